@@ -7,9 +7,9 @@
  */
 import { execFile } from "node:child_process"
 import * as Fs from "node:fs/promises"
+import { createRequire } from "node:module"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import * as Data from "effect/Data"
 
@@ -170,7 +170,7 @@ export const locate = async (platform: Platform, user: ServerUser | undefined): 
   if (name instanceof EmbeddedServerError) throw name
   let root: string
   try {
-    root = Path.dirname(Path.dirname(fileURLToPath(import.meta.resolve(name))))
+    root = Path.dirname(Path.dirname(createRequire(import.meta.url).resolve(name)))
   } catch (cause) {
     throw new EmbeddedServerError({
       reason: "UnsupportedPlatform",
