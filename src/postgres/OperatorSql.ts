@@ -1,0 +1,72 @@
+/**
+ * The databases as login `velocity_operator`: mirrors, DDL of domains, partitions.
+ *
+ * The operator's own sessions, with longer timeouts than a request's. `OwnerTx` enters a domain's owner role within one
+ * of these transactions; audit entries go through `AuditChain` in the same.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type { DatabaseFailure } from "./DatabaseFailure.ts"
+import * as Databases from "./Databases.ts"
+import { operatorSettings, type PoolSettings, transactionSettings } from "./PgSettings.ts"
+import type * as Session from "./Session.ts"
+import { type SqlResult, type Statement, statement } from "./Statement.ts"
+import * as Transaction from "./Transaction.ts"
+
+export type { Tx } from "./Transaction.ts"
+
+/** See the module. Fails with `DatabaseFailure` throughout. */
+export interface OperatorDatabases {
+  /** Runs `f` in one transaction; commits if it succeeds. `rollback` undoes it in the end: a probe, a plan. */
+  readonly transaction: <A, E, R>(
+    f: (tx: Transaction.Tx) => Effect.Effect<A, E, R>,
+    options?: { readonly database?: string | undefined; readonly end?: Transaction.End | undefined }
+  ) => Effect.Effect<A, E | DatabaseFailure, R>
+  /** Statements known beforehand, in one transaction and one write. */
+  readonly bundle: (
+    statements: ReadonlyArray<Statement>,
+    options?: { readonly database?: string | undefined; readonly end?: Transaction.End | undefined }
+  ) => Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure>
+  /**
+   * One statement outside any transaction, for what cannot run in one (CREATE INDEX CONCURRENTLY). Interruptible; may
+   * take as long as a transaction may.
+   */
+  readonly query: (
+    statement: Statement,
+    options?: { readonly database?: string | undefined }
+  ) => Effect.Effect<SqlResult, DatabaseFailure>
+  readonly names: ReadonlyArray<string>
+  readonly stats: () => ReadonlyMap<string, Session.PoolStats>
+}
+
+const make = Effect.fnUntraced(function* (settings: Readonly<Record<string, PoolSettings>>) {
+  const databases = yield* Databases.make(settings)
+  // a pooler's session brings no settings of ours, so the transaction makes them
+  const enter = (pool: Session.SessionPool): Statement | undefined => {
+    const more = transactionSettings(pool.settings)
+    return more === "" ? undefined : statement(`select ${more.slice(2)}`)
+  }
+  return OperatorSql.of({
+    transaction: (f, options) =>
+      databases.on(options?.database, (pool) => Transaction.run(pool, enter(pool), f, options?.end)),
+    bundle: (statements, options) =>
+      databases.on(options?.database, (pool) => Transaction.bundle(pool, enter(pool), statements, options?.end)),
+    query: (asked, options) => databases.on(options?.database, (pool) => Transaction.single(pool, asked)),
+    names: databases.names,
+    stats: databases.stats
+  })
+})
+
+/** See the module. */
+export class OperatorSql extends Context.Service<OperatorSql, OperatorDatabases>()("velocity/postgres/OperatorSql") {
+  /** Over given settings, by database name. */
+  static readonly layerOf = (settings: Readonly<Record<string, PoolSettings>>) =>
+    Layer.effect(OperatorSql, make(settings))
+
+  /** One database, from `VELOCITY_OPERATOR_DATABASE_URL`. */
+  static readonly layer = Layer.effect(
+    OperatorSql,
+    Effect.flatMap(operatorSettings, (settings) => make({ [Databases.defaultDatabase]: settings }))
+  )
+}
