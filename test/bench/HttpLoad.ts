@@ -57,7 +57,13 @@ export const httpLoad = (load: HttpLoad): Promise<HttpLoadResult> =>
       const seconds = (performance.now() - started) / 1000
       latencies.sort((a, b) => a - b)
       const at = (share: number) => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))] ?? 0
-      resolve({ requests: latencies.length, perSecond: latencies.length / seconds, statuses, p50: at(0.5), p99: at(0.99) })
+      resolve({
+        requests: latencies.length,
+        perSecond: latencies.length / seconds,
+        statuses,
+        p50: at(0.5),
+        p99: at(0.99)
+      })
     }
 
     const drive = (socket: Socket) => {

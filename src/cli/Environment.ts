@@ -1,0 +1,75 @@
+/**
+ * Every `VELOCITY_*` variable, for `velocity --help`. A test compares this list with the variables the code reads, so
+ * none is missing here and none is described that nothing reads.
+ */
+export interface Variable {
+  readonly name: string
+  readonly fallback: string
+  readonly meaning: string
+}
+
+export const variables: ReadonlyArray<Variable> = [
+  {
+    name: "VELOCITY_API_DATABASE_URL",
+    fallback: "",
+    meaning: "how velocity_api reaches Postgres (velocity api, doctor)"
+  },
+  {
+    name: "VELOCITY_OPERATOR_DATABASE_URL",
+    fallback: "",
+    meaning: "how velocity_operator reaches Postgres (velocity operator)"
+  },
+  {
+    name: "VELOCITY_MIGRATE_DATABASE_URL",
+    fallback: "",
+    meaning: "the database owner's credentials (velocity migrate)"
+  },
+  {
+    name: "VELOCITY_LISTEN_URL",
+    fallback: "the API's URL",
+    meaning: "a direct connection for LISTEN where a pooler stands between"
+  },
+  { name: "VELOCITY_API_CONNECTIONS", fallback: "16", meaning: "connections of one API replica" },
+  {
+    name: "VELOCITY_PREPARED",
+    fallback: "500",
+    meaning: "prepared statements kept per connection; 0 behind PgBouncer"
+  },
+  { name: "VELOCITY_STATEMENT_TIMEOUT", fallback: "5s", meaning: "when a statement of a request is ended" },
+  {
+    name: "VELOCITY_OPERATOR_STATEMENT_TIMEOUT",
+    fallback: "60s",
+    meaning: "when a statement of the operator is ended"
+  },
+  { name: "VELOCITY_MAX_TX", fallback: "5min", meaning: "how long a streaming transaction may last" },
+  { name: "VELOCITY_DATA", fallback: ".velocity", meaning: "the data folder of velocity dev" },
+  {
+    name: "VELOCITY_API_URL",
+    fallback: "the running velocity dev",
+    meaning: "which API record and audit commands speak to"
+  },
+  { name: "VELOCITY_TOKEN", fallback: "", meaning: "the bearer token of record and audit commands" }
+]
+
+export const exitCodes: ReadonlyArray<readonly [number, string]> = [
+  [0, "done; or stopped by SIGINT or SIGTERM"],
+  [1, "failed; audit verify: tampered; doctor: something to repair"],
+  [2, "wrong usage, or could not tell"],
+  [69, "no Node 24 to run on"],
+  [78, "the isolation check refused to start: the database could let the API past row-level security"]
+]
+
+/** The two lists as lines for the help page. */
+export const environmentHelp = (): string => {
+  const width = Math.max(...variables.map((variable) => variable.name.length))
+  return [
+    "Environment:",
+    ...variables.map(
+      ({ fallback, meaning, name }) =>
+        `  ${name.padEnd(width)}  ${meaning}${fallback === "" ? "" : ` (default: ${fallback})`}`
+    ),
+    "",
+    "Exit status:",
+    ...exitCodes.map(([code, meaning]) => `  ${String(code).padStart(2)}  ${meaning}`)
+  ].join("\n")
+}

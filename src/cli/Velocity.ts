@@ -1,0 +1,38 @@
+/** The root of the command line: `velocity` and its subcommands, one file each. */
+import { Effect, Layer } from "effect"
+import { CliOutput, Command } from "effect/cli"
+import { environmentHelp } from "./Environment.ts"
+import { token } from "./Token.ts"
+
+/** The version of the package; a test keeps it equal to package.json. */
+export const version = "0.1.0"
+
+const root = Command.make("velocity").pipe(
+  Command.withDescription("Apply one SchemaDefinition and get a table, an API, history and an audit log that hold"),
+  Command.withExamples([
+    { command: "velocity dev", description: "The whole product on a laptop" },
+    { command: "velocity token --actor alice --roles buyer", description: "A token for it" },
+    { command: "velocity record list acme/geo/atlas/country/v1", description: "Records, as a table" },
+    { command: "velocity audit verify", description: "Check the audit log" }
+  ]),
+  Command.withSubcommands([token])
+)
+
+/** The library's help, and on the root page the variables and exit codes as well. */
+const formatter = Layer.effect(
+  CliOutput.Formatter,
+  Effect.sync(() => {
+    const usual = CliOutput.defaultFormatter()
+    return {
+      ...usual,
+      formatHelpDoc: (doc) => {
+        const page = usual.formatHelpDoc(doc)
+        return doc.usage.startsWith("velocity <") || doc.usage.startsWith("velocity [") || doc.usage === "velocity"
+          ? `${page}\n${environmentHelp()}\n`
+          : page
+      }
+    } satisfies CliOutput.Formatter
+  })
+)
+
+export const run = Command.run(root, { version }).pipe(Effect.provide(formatter))
