@@ -33,8 +33,6 @@ const watchEvery = 100
 /** One connection, checked out. */
 export interface Session {
   readonly connection: PgConnection.PgConnection
-  /** The connection is gone. */
-  dead: boolean
   /** It is gone because we cut it: it had not answered in time. */
   cut: boolean
   /** When it is to be cut, by `performance.now()`; 0 while it owes nothing. */
@@ -91,10 +89,9 @@ export const make = Effect.fnUntraced(function* (
       }
     })
     const socket = first as Net.Socket
-    const session: Session = { connection, dead: socket.destroyed, cut: false, deadline: 0, socket, openedAt: now() }
+    const session: Session = { connection, cut: false, deadline: 0, socket, openedAt: now() }
     sessions.add(session)
     socket.once("close", () => {
-      session.dead = true
       sessions.delete(session)
       // a checkout that waits for this very session must learn of it now
       runFork(Pool.invalidate(pool, session))
@@ -123,7 +120,7 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer(() => Effect.sync(() => clearInterval(watch)))
 
   const get: Effect.Effect<Session, SqlError, Scope.Scope> = Effect.flatMap(Pool.get(pool), (session) =>
-    session.dead || now() - session.openedAt > connectionLifetime
+    isDead(session) || now() - session.openedAt > connectionLifetime
       ? Effect.andThen(
           Pool.invalidate(pool, session),
           Effect.suspend(() => get)
@@ -171,9 +168,14 @@ export const settled = (session: Session): void => {
   session.deadline = 0
 }
 
+/**
+ * Whether the connection is gone. Asked of the socket, because those who wait for an answer learn of its end before
+ * any other listener does.
+ */
+export const isDead = (session: Session): boolean => session.socket.destroyed
+
 /** A session that must not be used again: closed at once, whatever it is doing. */
 export const cut = (session: Session): void => {
-  session.dead = true
   session.socket.destroy()
 }
 

@@ -16,7 +16,7 @@ import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type { SqlError } from "effect/sql/SqlError"
 import { DatabaseFailure, failure, fromSqlError, sqlStateOf } from "./DatabaseFailure.ts"
-import { type Answer, cut, exchange, expectAnswer, type Session, type SessionPool, settled } from "./Session.ts"
+import { type Answer, cut, exchange, expectAnswer, isDead, type Session, type SessionPool, settled } from "./Session.ts"
 import { type SqlResult, type Statement, statement } from "./Statement.ts"
 
 /**
@@ -71,11 +71,11 @@ export const bundle = (
       let resend = false
       const sent = Effect.scoped(
         Effect.flatMap(pool.lease, (session) => {
-          const aliveBefore = !session.dead
+          const aliveBefore = !isDead(session)
           return Effect.flatMap(exchange(session, all, within, command(end)), (answers) => {
             const error = firstError(answers)
             if (error === undefined) return resultsOf(answers, opening.length, end)
-            if (sqlStateOf(error) !== undefined || !session.dead) return Effect.fail(fromSqlError(error))
+            if (sqlStateOf(error) !== undefined || !isDead(session)) return Effect.fail(fromSqlError(error))
             if (end === "commit" && aliveBefore) return Effect.fail(unknown(error))
             resend = again && !session.cut
             return Effect.fail(lost(session, error))
@@ -197,7 +197,7 @@ class Open implements Tx {
     )
 
   private readonly failed = (session: Session, error: SqlError): Effect.Effect<never, DatabaseFailure> => {
-    const mapped = sqlStateOf(error) === undefined && session.dead ? lost(session, error) : fromSqlError(error)
+    const mapped = sqlStateOf(error) === undefined && isDead(session) ? lost(session, error) : fromSqlError(error)
     this.first ??= mapped
     return Effect.fail(mapped)
   }
@@ -218,7 +218,7 @@ class Open implements Tx {
           onSuccess: (result) => (result.command === last ? Effect.void : Effect.fail(this.first ?? rolledBack())),
           onFailure: (error) => {
             if (sqlStateOf(error) !== undefined) return Effect.fail(fromSqlError(error))
-            const wasLost = session.dead && end === "commit" && last === "COMMIT" && this.first === undefined
+            const wasLost = isDead(session) && end === "commit" && last === "COMMIT" && this.first === undefined
             const mapped = wasLost ? unknown(error) : lost(session, error)
             cut(session)
             return Effect.fail(this.first ?? mapped)
@@ -242,7 +242,7 @@ export const stream = (
       const session = yield* pool.lease
       const within = pool.settings.maxTransaction
       const ended = Effect.suspend(() => {
-        if (session.dead) return Effect.void
+        if (isDead(session)) return Effect.void
         expectAnswer(session, pool.settings.statementTimeout)
         return Effect.matchEffect(session.connection.query("ROLLBACK"), {
           onSuccess: () => Effect.sync(() => settled(session)),
