@@ -42,6 +42,14 @@ export interface ServerUser {
   readonly gid: number
 }
 
+/** Makes one of root's folders that everybody may enter, whatever the umask. */
+export const openFolder = async (path: string): Promise<void> => {
+  await Fs.mkdir(path, { recursive: true })
+  for (const one of path.startsWith(systemFolder) && path !== systemFolder ? [systemFolder, path] : [path]) {
+    await Fs.chmod(one, 0o755)
+  }
+}
+
 /** Where the binaries are, as the server's user can reach them. */
 export interface Binaries {
   readonly initdb: string
@@ -204,9 +212,10 @@ const copyOf = async (native: string, name: string, user: ServerUser | undefined
   if (await exists()) return to
   const beside = `${to}.${process.pid}.tmp`
   try {
-    await Fs.mkdir(parent, { recursive: true, mode: 0o755 })
+    await (user === undefined ? Fs.mkdir(parent, { recursive: true, mode: 0o755 }) : openFolder(parent))
     await Fs.cp(native, beside, { recursive: true, verbatimSymlinks: true })
     await hydrate(beside, native)
+    await readable(beside)
     await Fs.rename(beside, to)
   } catch (cause) {
     await Fs.rm(beside, { recursive: true, force: true })
@@ -219,4 +228,15 @@ const copyOf = async (native: string, name: string, user: ServerUser | undefined
     })
   }
   return to
+}
+
+/** Lets everybody read and run what its owner may: a checkout made under umask 077 has it for its owner alone. */
+const readable = async (folder: string): Promise<void> => {
+  await Fs.chmod(folder, 0o755)
+  for (const entry of await Fs.readdir(folder, { withFileTypes: true, recursive: true })) {
+    if (entry.isSymbolicLink()) continue
+    const path = Path.join(entry.parentPath, entry.name)
+    const { mode } = await Fs.stat(path)
+    await Fs.chmod(path, (mode & 0o100) === 0 ? 0o644 : 0o755)
+  }
 }

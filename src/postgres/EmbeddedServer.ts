@@ -27,6 +27,7 @@ import {
   canTraverse,
   EmbeddedServerError,
   locate,
+  openFolder,
   type ServerUser,
   serverUser,
   systemFolder,
@@ -213,7 +214,7 @@ const folderOf = async (dataDir: string, user: ServerUser | undefined): Promise<
   const here = Path.join(dataDir, "postgres")
   if (await canTraverse(dataDir, user)) return here
   const made = Path.join(systemFolder, "data", randomUUID())
-  await Fs.mkdir(Path.dirname(made), { recursive: true, mode: 0o755 })
+  await openFolder(Path.dirname(made))
   try {
     await Fs.writeFile(pointer, `${made}\n`, { flag: "wx" })
     return made
