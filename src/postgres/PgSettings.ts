@@ -43,11 +43,14 @@ export const duration = (name: string, fallback: number): Config.Config<number> 
     Config.withDefault(fallback)
   )
 
+/** A whole number within bounds. */
+const integer = (name: string, fallback: number, minimum: number, maximum: number): Config.Config<number> =>
+  Config.schema(Schema.NumberFromString.check(Schema.isInt(), Schema.isBetween({ minimum, maximum })), name).pipe(
+    Config.withDefault(fallback)
+  )
+
 const common = {
-  prepared: Config.schema(
-    Schema.NumberFromString.check(Schema.isBetween({ minimum: 0, maximum: 10_000 })),
-    "VELOCITY_PREPARED"
-  ).pipe(Config.withDefault(500)),
+  prepared: integer("VELOCITY_PREPARED", 500, 0, 10_000),
   statementTimeout: duration("VELOCITY_STATEMENT_TIMEOUT", 5_000),
   maxTransaction: duration("VELOCITY_MAX_TX", 5 * 60_000)
 }
@@ -55,7 +58,7 @@ const common = {
 /** `VELOCITY_API_DATABASE_URL`, `VELOCITY_API_CONNECTIONS` (16), and what both logins share. */
 export const apiSettings: Config.Config<PoolSettings> = Config.all({
   url: Config.Redacted("VELOCITY_API_DATABASE_URL"),
-  maxConnections: Config.Int("VELOCITY_API_CONNECTIONS").pipe(Config.withDefault(16)),
+  maxConnections: integer("VELOCITY_API_CONNECTIONS", 16, 1, 1_000),
   ...common
 }).pipe(Config.map((settings) => ({ ...settings, name: "velocity-api" })))
 
