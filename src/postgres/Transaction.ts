@@ -30,7 +30,13 @@ export type End = "commit" | "read" | "rollback"
 
 /** An open transaction. Usable only inside the function that was given it; statements run one after the other. */
 export interface Tx {
+  /** One statement, one round trip; the first takes BEGIN and the role with it. */
   readonly query: (statement: Statement) => Effect.Effect<SqlResult, DatabaseFailure>
+  /**
+   * The last statements and the transaction's end in one write; the transaction is over, however this ends. Saves the
+   * round trip of the COMMIT, where what comes last is known.
+   */
+  readonly finish: (statements: ReadonlyArray<Statement>) => Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure>
 }
 
 const begin = statement("BEGIN")
@@ -66,32 +72,35 @@ export const bundle = (
 ): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> => {
   const opening = enter === undefined ? [begin] : [begin, enter]
   const all = [...opening, ...statements]
+  const answered = (
+    session: Session,
+    aliveBefore: boolean,
+    again: boolean,
+    answers: ReadonlyArray<Answer>
+  ): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> => {
+    pool.give(session)
+    const error = firstError(answers)
+    if (error === undefined) return resultsOf(answers, opening.length, end)
+    if (sqlStateOf(error) !== undefined || !isDead(session)) return Effect.fail(fromSqlError(error))
+    if (end === "commit" && aliveBefore) return Effect.fail(unknown(error))
+    // a reset connection (fail-over, restart) costs a read nothing
+    return again && end === "read" && !session.cut ? send(false) : Effect.fail(lost(session, error))
+  }
+  const on = (session: Session, again: boolean) => {
+    const aliveBefore = !isDead(session)
+    return Effect.flatMap(exchange(session, all, within, command(end)), (answers) =>
+      answered(session, aliveBefore, again, answers)
+    )
+  }
+  // from taking a session to giving it back nothing can be interrupted, so that no scope is needed
   const send = (again: boolean): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> =>
-    Effect.suspend(() => {
-      let resend = false
-      const sent = Effect.scoped(
-        Effect.flatMap(pool.lease, (session) => {
-          const aliveBefore = !isDead(session)
-          return Effect.flatMap(exchange(session, all, within, command(end)), (answers) => {
-            const error = firstError(answers)
-            if (error === undefined) return resultsOf(answers, opening.length, end)
-            if (sqlStateOf(error) !== undefined || !isDead(session)) return Effect.fail(fromSqlError(error))
-            if (end === "commit" && aliveBefore) return Effect.fail(unknown(error))
-            resend = again && !session.cut
-            return Effect.fail(lost(session, error))
-          })
-        })
-      )
-      return again
-        ? Effect.catchIf(
-            sent,
-            () => resend,
-            () => send(false)
-          )
-        : sent
+    Effect.uninterruptibleMask((restore) => {
+      const session = pool.takeIdle()
+      return session === undefined
+        ? Effect.flatMap(pool.take(restore), (taken) => on(taken, again))
+        : on(session, again)
     })
-  // a reset connection (fail-over, restart) costs a read nothing
-  return send(end === "read")
+  return send(true)
 }
 
 const unknown = (error: SqlError): DatabaseFailure =>
@@ -101,18 +110,21 @@ const unknown = (error: SqlError): DatabaseFailure =>
 const resultsOf = (
   answers: ReadonlyArray<Answer>,
   opening: number,
-  end: End
+  end: End,
+  before?: DatabaseFailure
 ): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> => {
   const results: Array<SqlResult> = []
   for (const answer of answers) results.push((answer as Exit.Success<PgConnection.Result>).value)
-  return results.pop()?.command === command(end) ? Effect.succeed(results.slice(opening)) : Effect.fail(rolledBack())
+  return results.pop()?.command === command(end)
+    ? Effect.succeed(results.slice(opening))
+    : Effect.fail(before ?? rolledBack())
 }
 
 /**
  * Runs `f` in one transaction. BEGIN and `enter` travel with the first statement; without any statement nothing is
  * sent. Commits when `f` succeeds, rolls back when it fails or is interrupted, and fails with `Timeout` after the
- * longest time that a transaction may take. The first statement is waited for even when interrupted (no longer than the
- * statement timeout); later ones are cancelled.
+ * longest time that a transaction may take. The first statement, and `finish`, are waited for even when interrupted (no
+ * longer than the statement timeout); the others are cancelled.
  */
 export const run = <A, E, R>(
   pool: SessionPool,
@@ -124,7 +136,7 @@ export const run = <A, E, R>(
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
-      const open = new Open(pool, enter, scope, within)
+      const open = new Open(pool, enter, scope, end, within)
       const exit = yield* restore(
         f(open).pipe(
           Effect.timeoutOrElse({
@@ -133,7 +145,7 @@ export const run = <A, E, R>(
           })
         )
       ).pipe(Effect.exit)
-      const ended = yield* Effect.exit(open.end(Exit.isSuccess(exit) ? command(end) : "ROLLBACK", end))
+      const ended = yield* Effect.exit(open.end(Exit.isSuccess(exit) ? command(end) : "ROLLBACK"))
       yield* Scope.close(scope, Exit.void)
       if (Exit.isFailure(exit)) return yield* Effect.failCause(exit.cause)
       if (Exit.isFailure(ended)) return yield* Effect.failCause(ended.cause)
@@ -143,54 +155,83 @@ export const run = <A, E, R>(
 
 class Open implements Tx {
   readonly pool: SessionPool
-  readonly enter: Statement | undefined
+  readonly opening: ReadonlyArray<Statement>
   readonly scope: Scope.Closeable
+  readonly ending: End
   readonly within: number
   readonly turn = Semaphore.makeUnsafe(1)
   session: Session | undefined
+  /** The same connection, whose statements can be cancelled; taken with the second statement. */
   pinned: PgConnection.PgConnection | undefined
   over = false
   /** The first thing that failed: a caller who swallows it must still not be told that his work was committed. */
   first: DatabaseFailure | undefined
 
-  constructor(pool: SessionPool, enter: Statement | undefined, scope: Scope.Closeable, within: number) {
+  constructor(pool: SessionPool, enter: Statement | undefined, scope: Scope.Closeable, ending: End, within: number) {
     this.pool = pool
-    this.enter = enter
+    this.opening = enter === undefined ? [begin] : [begin, enter]
     this.scope = scope
+    this.ending = ending
     this.within = within
   }
 
   readonly query = (asked: Statement): Effect.Effect<SqlResult, DatabaseFailure> =>
-    this.turn.withPermit(
-      Effect.suspend(() => {
-        if (this.over) return Effect.die(new Error("a transaction was used after its end"))
-        const { session, pinned } = this
-        return session === undefined || pinned === undefined ? this.start(asked) : this.next(session, pinned, asked)
-      })
+    this.inTurn(() => (this.session === undefined ? this.start(asked) : this.next(this.session, asked)))
+
+  readonly finish = (statements: ReadonlyArray<Statement>): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> =>
+    this.inTurn(() =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.gen({ self: this }, function* () {
+          // a pinned connection takes one statement at a time
+          if (this.pinned !== undefined) {
+            const { session } = this
+            const results: Array<SqlResult> = []
+            for (const one of statements) results.push(yield* restore(this.next(session as Session, one)))
+            yield* this.close(session as Session, command(this.ending))
+            return results
+          }
+          const fresh = this.session === undefined
+          const session = this.session ?? (yield* restore(Scope.provide(this.pool.lease, this.scope)))
+          this.session = session
+          this.over = true
+          const opening = fresh ? this.opening : []
+          const answers = yield* exchange(session, [...opening, ...statements], this.within, command(this.ending))
+          const error = firstError(answers)
+          if (error === undefined) return yield* resultsOf(answers, opening.length, this.ending, this.first)
+          if (sqlStateOf(error) === undefined && isDead(session) && this.commits)
+            return yield* Effect.fail(unknown(error))
+          return yield* this.failed(session, error)
+        })
+      )
     )
+
+  private readonly inTurn = <A>(f: () => Effect.Effect<A, DatabaseFailure>): Effect.Effect<A, DatabaseFailure> =>
+    this.turn.withPermit(
+      Effect.suspend(() => (this.over ? Effect.die(new Error("a transaction was used after its end")) : f()))
+    )
+
+  /** Whether something may have been done that a lost answer leaves in doubt. */
+  private get commits(): boolean {
+    return this.ending === "commit" && this.first === undefined
+  }
 
   private readonly start = (asked: Statement): Effect.Effect<SqlResult, DatabaseFailure> =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen({ self: this }, function* () {
         const session = yield* restore(Scope.provide(this.pool.lease, this.scope))
         this.session = session
-        const opening = this.enter === undefined ? [begin] : [begin, this.enter]
-        const answers = yield* exchange(session, [...opening, asked], this.within)
-        this.pinned = yield* Scope.provide(session.connection.pin, this.scope)
+        const answers = yield* exchange(session, [...this.opening, asked], this.within)
         const error = firstError(answers)
         if (error !== undefined) return yield* this.failed(session, error)
-        return (answers[opening.length] as Exit.Success<PgConnection.Result>).value
+        return (answers[this.opening.length] as Exit.Success<PgConnection.Result>).value
       })
     )
 
-  private readonly next = (
-    session: Session,
-    pinned: PgConnection.PgConnection,
-    asked: Statement
-  ): Effect.Effect<SqlResult, DatabaseFailure> =>
-    Effect.suspend(() => {
+  private readonly next = (session: Session, asked: Statement): Effect.Effect<SqlResult, DatabaseFailure> =>
+    Effect.gen({ self: this }, function* () {
+      this.pinned ??= yield* Scope.provide(session.connection.pin, this.scope)
       expectAnswer(session, this.within)
-      return pinned.query(asked.sql, asked.params)
+      return yield* this.pinned.query(asked.sql, asked.params)
     }).pipe(
       Effect.catch((error) => this.failed(session, error)),
       Effect.ensuring(Effect.sync(() => settled(session)))
@@ -202,30 +243,30 @@ class Open implements Tx {
     return Effect.fail(mapped)
   }
 
-  /** Ends the transaction; whatever happens, the session is idle or closed afterwards. */
-  readonly end = (last: "COMMIT" | "ROLLBACK", end: End): Effect.Effect<void, DatabaseFailure> =>
+  /** Ends the transaction unless it is over; whatever happens, the session is idle or closed afterwards. */
+  readonly end = (last: "COMMIT" | "ROLLBACK"): Effect.Effect<void, DatabaseFailure> =>
     this.turn.withPermit(
       Effect.suspend(() => {
+        if (this.session !== undefined && !this.over) return this.close(this.session, last)
         this.over = true
-        const { session, pinned } = this
-        if (session === undefined) return Effect.void
-        if (pinned === undefined) {
-          cut(session)
-          return Effect.void
-        }
-        expectAnswer(session, this.within)
-        return Effect.matchEffect(pinned.query(last), {
-          onSuccess: (result) => (result.command === last ? Effect.void : Effect.fail(this.first ?? rolledBack())),
-          onFailure: (error) => {
-            if (sqlStateOf(error) !== undefined) return Effect.fail(fromSqlError(error))
-            const wasLost = isDead(session) && end === "commit" && last === "COMMIT" && this.first === undefined
-            const mapped = wasLost ? unknown(error) : lost(session, error)
-            cut(session)
-            return Effect.fail(this.first ?? mapped)
-          }
-        }).pipe(Effect.ensuring(Effect.sync(() => settled(session))))
+        return Effect.void
       })
     )
+
+  private readonly close = (session: Session, last: "COMMIT" | "ROLLBACK"): Effect.Effect<void, DatabaseFailure> => {
+    this.over = true
+    expectAnswer(session, this.within)
+    return Effect.matchEffect((this.pinned ?? session.connection).query(last), {
+      onSuccess: (result) => (result.command === last ? Effect.void : Effect.fail(this.first ?? rolledBack())),
+      onFailure: (error) => {
+        if (sqlStateOf(error) !== undefined) return Effect.fail(fromSqlError(error))
+        const inDoubt = isDead(session) && last === "COMMIT" && this.commits
+        const mapped = inDoubt ? unknown(error) : lost(session, error)
+        cut(session)
+        return Effect.fail(this.first ?? mapped)
+      }
+    }).pipe(Effect.ensuring(Effect.sync(() => settled(session))), Effect.uninterruptible)
+  }
 }
 
 /**

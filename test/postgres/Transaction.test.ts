@@ -251,7 +251,7 @@ describe("bundle", () => {
           if (Exit.isSuccess(exit)) assert.strictEqual(exit.value[0]?.rows[0]?.c, `{"i":${i}}`)
         }
       }
-      assert.deepInclude(pool.stats(), { claimed: 0 })
+      assert.deepInclude(pool.stats(), { idle: pool.stats().open, waiting: 0 })
       assert.isAtMost(pool.stats().open, 3)
     })
   )
@@ -323,6 +323,58 @@ describe("run", () => {
     })
   )
 
+  it.live("may be finished with its last statements in one write, from any state", () =>
+    Effect.gen(function* () {
+      const { database, pool } = yield* withPool
+      const w = enterAs(database.writer)
+      const after = (count: number, start: number) =>
+        Transaction.run(pool, w, (tx) =>
+          Effect.gen(function* () {
+            for (let i = 0; i < count; i++) yield* tx.query(insert(start + i, `before ${start + i}`))
+            const results = yield* tx.finish([insert(start + 8, `last ${start}`), select])
+            assert.strictEqual(results[1]?.rowCount, before + count + 1)
+            return results.length
+          })
+        )
+      let before = 0
+      for (const [count, start] of [
+        [0, 10],
+        [1, 20],
+        [2, 30]
+      ] as const) {
+        assert.strictEqual(yield* after(count, start), 2)
+        before += count + 1
+        yield* assertClean(pool, database)
+      }
+      assert.strictEqual((yield* query(database.superuserUrl, select.sql)).length, 6)
+      for (const count of [0, 1, 2]) {
+        const reason = yield* reasonOf(
+          Transaction.run(pool, w, (tx) =>
+            Effect.gen(function* () {
+              for (let i = 0; i < count; i++) yield* tx.query(insert(50 + i, `lost ${i}`))
+              return yield* tx.finish([insert(60, "lost"), insert(60, "twice"), insert(61, "never")])
+            })
+          )
+        )
+        assert.strictEqual(reason._tag, "Unique")
+        yield* assertClean(pool, database)
+        const swallowed = yield* reasonOf(
+          Transaction.run(pool, w, (tx) =>
+            Effect.andThen(Effect.ignore(tx.query(insert(20, "again"))), tx.finish(count === 0 ? [] : [select]))
+          )
+        )
+        assert.include(["Unique", "Unexpected"], swallowed._tag)
+        yield* assertClean(pool, database)
+        yield* Transaction.run(pool, w, (tx) => tx.finish([insert(70, "dry")]), "rollback")
+      }
+      assert.strictEqual((yield* query(database.superuserUrl, select.sql)).length, 6)
+      const used = yield* Effect.exit(
+        Transaction.run(pool, w, (tx) => Effect.andThen(tx.finish([select]), tx.query(select)))
+      )
+      assert.isTrue(Exit.hasDies(used))
+    })
+  )
+
   it.live("is cancelled and rolled back when interrupted", () =>
     Effect.gen(function* () {
       const { database, pool } = yield* withPool
@@ -369,7 +421,7 @@ describe("run", () => {
     Effect.gen(function* () {
       const { database, pool } = yield* withPool
       assert.strictEqual(yield* Transaction.run(pool, enterAs(database.stranger), () => Effect.succeed(1)), 1)
-      assert.deepInclude(pool.stats(), { open: 0, claimed: 0 })
+      assert.deepInclude(pool.stats(), { open: 0, waiting: 0 })
       const kept = yield* Transaction.run(pool, enterAs(database.reader), (tx) => Effect.succeed(tx))
       assert.isTrue(Exit.hasDies(yield* Effect.exit(kept.query(select))))
     })
