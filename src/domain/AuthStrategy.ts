@@ -1,0 +1,103 @@
+/**
+ * How callers prove who they are. A Domain names its strategy; one of Velocity's own namespace may be named by any, one
+ * of a domain's namespace by that domain alone.
+ */
+import { Effect, Schema } from "effect"
+import { labelPattern } from "./Names.ts"
+
+/** Velocity's own namespace. */
+export const velocityNamespace = "velocity-system"
+
+/** `{name}`, or `velocity-system/{name}`. */
+export const StrategyName = Schema.String.check(
+  Schema.isMaxLength(80),
+  Schema.isPattern(/^(velocity-system\/)?[a-z]([-a-z0-9]*[a-z0-9])?$/u, {
+    message: "the name of an AuthStrategy, or velocity-system/{name}"
+  })
+)
+
+export const jwtAlgorithms = [
+  "RS256",
+  "RS384",
+  "RS512",
+  "PS256",
+  "PS384",
+  "PS512",
+  "ES256",
+  "ES384",
+  "ES512",
+  "EdDSA"
+] as const
+
+const text = (maximum: number) => Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(maximum))
+const ClaimPath = Schema.String.check(
+  Schema.isMaxLength(256),
+  Schema.isPattern(/^\$((\.[A-Za-z_][A-Za-z0-9_-]*)|(\['[^'\\]+'\]))+$/u, {
+    message: "a path into the claims, such as $.sub or $['https://acme.example/roles']"
+  })
+)
+
+/** A public key (RFC 7517). Private members are refused. */
+const Jwk = Schema.Record(Schema.String.check(Schema.isMaxLength(64)), Schema.Json)
+
+export const JwtSpec = Schema.Struct({
+  /** Exactly these `iss`; at least one. */
+  issuers: Schema.Array(text(512)).check(Schema.isMinLength(1), Schema.isMaxLength(8), Schema.isUnique()),
+  /** https, or http on a loopback address. */
+  jwksUrl: Schema.optionalKey(
+    Schema.String.check(
+      Schema.isMaxLength(2048),
+      Schema.isPattern(
+        /^(https:\/\/[^\s/?#@]+|http:\/\/(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]+)?)([/?][^\s#]*)?$/u,
+        {
+          message: "an https URL, or http on a loopback address"
+        }
+      )
+    )
+  ),
+  /** The keys themselves, where there is no URL. */
+  jwks: Schema.optionalKey(
+    Schema.Struct({ keys: Schema.Array(Jwk).check(Schema.isMinLength(1), Schema.isMaxLength(16)) })
+  ),
+  audience: text(512),
+  algorithms: Schema.Array(Schema.Literals(jwtAlgorithms))
+    .check(Schema.isMinLength(1), Schema.isMaxLength(10), Schema.isUnique())
+    .pipe(Schema.withDecodingDefaultKey(Effect.succeed(["RS256", "ES256", "EdDSA"] as const))),
+  clockSkew: Schema.String.check(
+    Schema.isMaxLength(8),
+    Schema.isPattern(/^[0-9]{1,3}s$/u, { message: "seconds, such as 5s" })
+  ).pipe(Schema.withDecodingDefaultKey(Effect.succeed("5s"))),
+  claims: Schema.Struct({
+    actorId: ClaimPath.pipe(Schema.withDecodingDefaultKey(Effect.succeed("$.sub"))),
+    roles: ClaimPath.pipe(Schema.withDecodingDefaultKey(Effect.succeed("$.roles"))),
+    /** Attribute name to claim path; the name `*` takes every member of an object. */
+    attributes: Schema.Record(
+      Schema.String.check(Schema.isPattern(/^(\*|[A-Za-z_][A-Za-z0-9_-]*)$/u), Schema.isMaxLength(63)),
+      ClaimPath
+    ).pipe(Schema.withDecodingDefaultKey(Effect.succeed({})))
+  }).pipe(Schema.withDecodingDefaultKey(Effect.succeed({})))
+})
+export type JwtSpec = typeof JwtSpec.Type
+
+export const AuthStrategySpec = Schema.Struct({
+  /** `none` admits anybody as one actor without roles, and must be asked for by name. */
+  type: Schema.Literals(["jwt", "none"]),
+  jwt: Schema.optionalKey(JwtSpec)
+})
+export type AuthStrategySpec = typeof AuthStrategySpec.Type
+
+/**
+ * The id of a strategy, which begins every actor: its name in Velocity's own namespace, `{namespace}:{name}` in any other,
+ * so that no tenant's strategy can speak for the platform's actors.
+ */
+export const strategyId = (namespace: string, name: string): string =>
+  namespace === velocityNamespace ? name : `${namespace}:${name}`
+
+/** The ids that a Domain in `namespace` may mean by `reference`, first that exists first. */
+export const strategyCandidates = (namespace: string, reference: string): ReadonlyArray<string> => {
+  const slash = reference.indexOf("/")
+  const name = slash < 0 ? reference : reference.slice(slash + 1)
+  return slash >= 0 || !labelPattern.test(namespace)
+    ? [strategyId(velocityNamespace, name)]
+    : [strategyId(namespace, name), strategyId(velocityNamespace, name)]
+}

@@ -1,0 +1,12 @@
+/** An organisation: what its applications and domains inherit. Lives in Velocity's own namespace. */
+import { Schema } from "effect"
+import { StrategyName } from "./AuthStrategy.ts"
+import { Label } from "./Field.ts"
+
+export const OrganisationSpec = Schema.Struct({
+  org: Label,
+  displayName: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(200))),
+  /** The strategy of every Domain below that names none. */
+  authStrategy: Schema.optionalKey(StrategyName)
+})
+export type OrganisationSpec = typeof OrganisationSpec.Type

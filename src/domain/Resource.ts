@@ -1,0 +1,136 @@
+/**
+ * The envelope of every resource, and the one decoder of manifests: unknown keys at any depth are refused, and every
+ * fault is told at once, by pointer.
+ */
+import { Exit, Schema, SchemaIssue } from "effect"
+import { ApplicationSpec } from "./Application.ts"
+import { AuthStrategySpec, velocityNamespace } from "./AuthStrategy.ts"
+import { DomainSpec } from "./Domain.ts"
+import { type Fault, fault } from "./Fault.ts"
+import { OrganisationSpec } from "./Organisation.ts"
+import { RoleBindingSpec } from "./RoleBinding.ts"
+import { SchemaDefinitionSpec } from "./SchemaDefinition.ts"
+
+export const apiVersion = "velocity.sh/v1"
+
+const LabelMap = Schema.Record(Schema.String.check(Schema.isMaxLength(317)), Schema.String)
+
+/** What we read of an object's metadata; what the API server adds beside it is passed over. */
+export const Metadata = Schema.Struct({
+  name: Schema.String.check(
+    Schema.isMinLength(1),
+    Schema.isMaxLength(63),
+    Schema.isPattern(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/u, { message: "a DNS label" })
+  ),
+  namespace: Schema.optionalKey(
+    Schema.String.check(
+      Schema.isMaxLength(63),
+      Schema.isPattern(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/u, { message: "a DNS label" })
+    )
+  ),
+  labels: Schema.optionalKey(LabelMap),
+  annotations: Schema.optionalKey(LabelMap),
+  uid: Schema.optionalKey(Schema.String),
+  generation: Schema.optionalKey(Schema.Int)
+})
+export type Metadata = typeof Metadata.Type
+
+export const specs = {
+  Organisation: OrganisationSpec,
+  Application: ApplicationSpec,
+  Domain: DomainSpec,
+  SchemaDefinition: SchemaDefinitionSpec,
+  AuthStrategy: AuthStrategySpec,
+  RoleBinding: RoleBindingSpec
+} as const
+
+export type Kind = keyof typeof specs
+export const kinds = Object.keys(specs) as ReadonlyArray<Kind>
+
+/** The spec of a kind. */
+export type SpecOf<K extends Kind> = (typeof specs)[K]["Type"]
+
+/** A decoded resource of one kind. */
+export interface ResourceOf<K extends Kind> {
+  readonly kind: K
+  readonly metadata: Metadata & { readonly namespace: string }
+  readonly spec: SpecOf<K>
+}
+
+export type Resource = { readonly [K in Kind]: ResourceOf<K> }[Kind]
+
+/** `{kind}/{namespace}/{name}`: what a resource is called in messages and queues. */
+export const identityOf = (resource: {
+  readonly kind: string
+  readonly metadata: { readonly namespace: string; readonly name: string }
+}) => `${resource.kind}/${resource.metadata.namespace}/${resource.metadata.name}`
+
+/** kstatus-compatible. */
+export interface Condition {
+  readonly type: "Ready" | "Provisioned" | "Serving" | "Reconciling" | "Stalled"
+  readonly status: "True" | "False" | "Unknown"
+  /** UpperCamelCase, for programs. */
+  readonly reason: string
+  readonly message: string
+  readonly observedGeneration?: number
+  readonly lastTransitionTime: string
+}
+
+const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/** Decodes with every issue as a fault; `path` is where the value stands in the whole. */
+export const decodeStrictly = <S extends Schema.ConstraintDecoder<unknown>>(
+  schema: S,
+  value: unknown,
+  path: ReadonlyArray<PropertyKey> = []
+): { readonly value: S["Type"] } | { readonly faults: ReadonlyArray<Fault> } => {
+  const exit = Schema.decodeUnknownExit(schema)(value, { errors: "all", onExcessProperty: "error" })
+  if (Exit.isSuccess(exit)) return { value: exit.value }
+  const [failure] = exit.cause.reasons
+  if (failure?._tag !== "Fail" || !Schema.isSchemaError(failure.error)) {
+    return { faults: [fault(path, "undecodable", "the value cannot be decoded")] }
+  }
+  return {
+    faults: issuesOf(failure.error.issue).issues.map((issue) => {
+      const steps = (issue.path ?? []).map((step) => (typeof step === "object" ? step.key : step))
+      const unexpected = /^Unexpected key|unexpected|excess/iu.test(issue.message)
+      return fault([...path, ...steps], unexpected ? "unknown_key" : "invalid", issue.message)
+    })
+  }
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+const envelopeKeys = new Set(["apiVersion", "kind", "metadata", "spec", "status"])
+
+export type DecodedResource = { readonly resource: Resource } | { readonly faults: ReadonlyArray<Fault> }
+
+/** Decodes one manifest. `namespace` is where it lands when it names none. */
+export const decodeResource = (value: unknown, namespace = velocityNamespace): DecodedResource => {
+  if (!isRecord(value)) return { faults: [fault([], "invalid", "a manifest is a mapping")] }
+  const strangers = Object.keys(value)
+    .filter((key) => !envelopeKeys.has(key))
+    .map((key) => fault([key], "unknown_key", `unknown key ${key}`))
+  if (value.apiVersion !== apiVersion) {
+    return { faults: [fault(["apiVersion"], "invalid", `apiVersion must be ${apiVersion}`), ...strangers] }
+  }
+  if (typeof value.kind !== "string" || !(value.kind in specs)) {
+    return { faults: [fault(["kind"], "invalid", `kind must be one of ${kinds.join(", ")}`), ...strangers] }
+  }
+  const kind = value.kind as Kind
+  const given = isRecord(value.metadata) ? value.metadata : {}
+  // what an API server adds (managedFields, creationTimestamp, …) is not ours to judge
+  const { annotations, generation, labels, name, uid } = given
+  const known = { name, annotations, labels, uid, generation, namespace: given.namespace ?? namespace }
+  const present = Object.fromEntries(Object.entries(known).filter(([, item]) => item !== undefined))
+  const metadata = decodeStrictly(Metadata, present, ["metadata"])
+  const spec = decodeStrictly(specs[kind] as Schema.ConstraintDecoder<unknown>, value.spec ?? {}, ["spec"])
+  const faults = [
+    ...strangers,
+    ...("faults" in metadata ? metadata.faults : []),
+    ...("faults" in spec ? spec.faults : [])
+  ]
+  if (faults.length > 0 || "faults" in metadata || "faults" in spec) return { faults }
+  return { resource: { kind, metadata: metadata.value, spec: spec.value } as unknown as Resource }
+}

@@ -1,0 +1,43 @@
+/**
+ * Roles for one actor, in one domain, or (in Velocity's own namespace, without a path) for the platform. Only the latter
+ * may give roles that begin with `platform-`.
+ */
+import { Schema } from "effect"
+import { Label, RoleName, Version } from "./Field.ts"
+import { operations } from "./Operation.ts"
+
+/** `{strategy}/{subject}`. */
+export const Actor = Schema.String.check(
+  Schema.isMaxLength(512),
+  Schema.isPattern(/^[a-z][-a-z0-9:]*\/[^\s\u0000]+$/u, { message: "{strategy}/{subject}" })
+)
+
+/** Narrows a binding; what is left out is not narrowed. */
+export const BindingScope = Schema.Struct({
+  object: Schema.optionalKey(Label),
+  version: Schema.optionalKey(Version),
+  operations: Schema.optionalKey(
+    Schema.Array(Schema.Literals(operations)).check(Schema.isMinLength(1), Schema.isMaxLength(8), Schema.isUnique())
+  )
+})
+export type BindingScope = typeof BindingScope.Type
+
+export const RoleBindingSpec = Schema.Struct({
+  org: Schema.optionalKey(Label),
+  app: Schema.optionalKey(Label),
+  domain: Schema.optionalKey(Label),
+  actorId: Actor,
+  roles: Schema.Array(RoleName).check(Schema.isMinLength(1), Schema.isMaxLength(32), Schema.isUnique()),
+  scopes: Schema.optionalKey(Schema.Array(BindingScope).check(Schema.isMinLength(1), Schema.isMaxLength(16))),
+  /** RFC 3339; afterwards the binding grants nothing. */
+  expiresAt: Schema.optionalKey(
+    Schema.String.check(
+      Schema.isMaxLength(40),
+      Schema.isPattern(/^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$/u, {
+        message: "a time such as 2027-01-31T12:00:00Z"
+      })
+    )
+  ),
+  grantedBy: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(256)))
+})
+export type RoleBindingSpec = typeof RoleBindingSpec.Type
