@@ -20,7 +20,7 @@ import { farther, TokenRefused } from "./TokenRefused.ts"
 /** A strategy as access sees it: compiled, and the same value until it changes. */
 export type Strategy =
   | { readonly type: "jwt"; readonly id: string; readonly jwt: JwtStrategy }
-  | { readonly type: "none"; readonly id: string; readonly roles: ReadonlyArray<string> }
+  | { readonly type: "none"; readonly id: string }
 
 /** What authentication needs to know of the installation, at this moment. The Registry provides it. */
 export class StrategySource extends Context.Service<
@@ -54,10 +54,11 @@ const refusalOf = (refused: TokenRefused): Problem =>
     ? problem(refused.code, { detail: refused.detail, headers: { "Retry-After": "5" } })
     : problem(refused.code, { detail: refused.detail, headers: { "WWW-Authenticate": challenge(refused.code) } })
 
-const missing = problem("token_missing", {
-  detail: "the request carries no bearer token",
-  headers: { "WWW-Authenticate": challenge("token_missing") }
-})
+const missing = (): Problem =>
+  problem("token_missing", {
+    detail: "the request carries no bearer token",
+    headers: { "WWW-Authenticate": challenge("token_missing") }
+  })
 
 /**
  * The token of an `Authorization` header: undefined without one, `token_malformed` for another scheme or more than one
@@ -164,13 +165,13 @@ export class Authenticator extends Context.Service<
               actor: `${id}/anonymous`,
               strategy: id,
               subject: "anonymous",
-              roles: strategy.roles,
+              roles: [],
               attributes: {},
               expiresAt: Number.POSITIVE_INFINITY
             })
           }
         }
-        return Effect.fail(missing)
+        return Effect.fail(missing())
       }
 
       yield* source.accessChanges.pipe(

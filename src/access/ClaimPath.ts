@@ -9,7 +9,7 @@ import { Result } from "effect"
 /** The names on the way from the root of the claims to the value. */
 export type ClaimPath = ReadonlyArray<string>
 
-const dotted = /^\.([A-Za-z_][A-Za-z0-9_]*)/
+const dotted = /^\.([A-Za-z_][A-Za-z0-9_-]*)/
 const quoted = /^\[(?:'((?:[^'\\]|\\['\\])+)'|"((?:[^"\\]|\\["\\])+)")\]/
 
 /** Reads a path; the fault is a sentence for whoever wrote it. At most 16 names. */

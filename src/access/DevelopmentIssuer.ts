@@ -11,6 +11,8 @@ import { join } from "node:path"
 import { Clock, Data, Duration, Effect } from "effect"
 import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, type JWK, SignJWT } from "jose"
 
+import type { AuthStrategySpec, JwtSpec } from "../domain/AuthStrategy.ts"
+
 /** Its name as `iss`, whom its tokens are for, and the id of the strategy that believes it. */
 export const developmentIssuer = "urn:velocity:development"
 export const developmentAudience = "velocity"
@@ -36,28 +38,11 @@ export interface DevelopmentToken {
 /** The issuer, its key in hand. */
 export interface DevelopmentIssuer {
   /** Its public key as a JWK set, to stand in an AuthStrategy. */
-  readonly jwks: () => { readonly keys: ReadonlyArray<JWK> }
+  readonly jwks: () => { readonly keys: ReadonlyArray<Readonly<Record<string, string>>> }
   /** The spec of the AuthStrategy that believes this issuer and no other. */
-  readonly strategy: () => DevelopmentStrategySpec
+  readonly strategy: () => AuthStrategySpec & { readonly jwt: JwtSpec }
   /** A signed token. */
   readonly sign: (token: DevelopmentToken) => Effect.Effect<string>
-}
-
-/** An AuthStrategy's spec, in its encoded form as it stands in a manifest. */
-export interface DevelopmentStrategySpec {
-  readonly type: "jwt"
-  readonly jwt: {
-    readonly issuers: ReadonlyArray<string>
-    readonly audience: string
-    readonly algorithms: ReadonlyArray<"EdDSA">
-    readonly clockSkew: string
-    readonly jwks: { readonly keys: ReadonlyArray<JWK> }
-    readonly claims: {
-      readonly actorId: string
-      readonly roles: string
-      readonly attributes: Readonly<Record<string, string>>
-    }
-  }
 }
 
 const failed = (message: string) => (cause: unknown) => new DevelopmentIssuerError({ message, cause })
@@ -100,7 +85,7 @@ export const openDevelopmentIssuer = Effect.fn("DevelopmentIssuer.open")(functio
     )
   })
 
-  const strategy = (): DevelopmentStrategySpec => ({
+  const strategy = (): AuthStrategySpec & { readonly jwt: JwtSpec } => ({
     type: "jwt",
     jwt: {
       issuers: [developmentIssuer],

@@ -13,21 +13,6 @@
 import { Clock, Data, Duration, Effect, Semaphore } from "effect"
 import { type CryptoKey, importJWK, type JWK } from "jose"
 
-/** The signature algorithms that a strategy may allow: public keys only, so that no verifier could sign. */
-export const algorithms = [
-  "RS256",
-  "RS384",
-  "RS512",
-  "PS256",
-  "PS384",
-  "PS512",
-  "ES256",
-  "ES384",
-  "ES512",
-  "EdDSA",
-  "Ed25519"
-] as const
-
 /** The keys could not be had: the strategy's issuer is down, slow, or says something else than keys. */
 export class KeysUnavailable extends Data.TaggedError("KeysUnavailable")<{ readonly detail: string }> {}
 
@@ -139,10 +124,10 @@ const members: Readonly<Record<string, ReadonlyArray<string>>> = {
 const publicKeyOf = (value: unknown): PublicKey | undefined => {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined
   const jwk = value as Record<string, unknown>
-  if (jwk["use"] !== undefined && jwk["use"] !== "sig") return undefined
-  const operations = jwk["key_ops"]
+  if (jwk.use !== undefined && jwk.use !== "sig") return undefined
+  const operations = jwk.key_ops
   if (operations !== undefined && !(Array.isArray(operations) && operations.includes("verify"))) return undefined
-  const needed = typeof jwk["kty"] === "string" && Object.hasOwn(members, jwk["kty"]) ? members[jwk["kty"]] : undefined
+  const needed = typeof jwk.kty === "string" && Object.hasOwn(members, jwk.kty) ? members[jwk.kty] : undefined
   if (needed === undefined || needed.some((name) => typeof jwk[name] !== "string")) return undefined
   const picked: Record<string, string> = {}
   for (const name of [...needed, "kid", "alg"]) {

@@ -6,8 +6,9 @@ import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { Effect, Result } from "effect"
 import { type CryptoKey, exportJWK, generateKeyPair, type JWK, type JWTHeaderParameters, SignJWT } from "jose"
-import { compileJwt, type JwtSettings, type JwtStrategy } from "../../src/access/JwtStrategy.ts"
+import { compileJwt, type JwtStrategy } from "../../src/access/JwtStrategy.ts"
 import type { KeySetTimings } from "../../src/access/KeySet.ts"
+import type { JwtSpec } from "../../src/domain/AuthStrategy.ts"
 
 export interface TestKey {
   readonly kid: string | undefined
@@ -65,16 +66,23 @@ export const es256 =
   async (input: Uint8Array): Promise<Uint8Array> =>
     new Uint8Array(await crypto.subtle.sign({ name: "ECDSA", hash: "SHA-256" }, key.privateKey, new Uint8Array(input)))
 
-export const settings = (over: Partial<JwtSettings> = {}): JwtSettings => ({
-  issuers: [issuer],
-  audience,
-  algorithms: ["ES256", "RS256", "EdDSA"],
-  clockSkew: 0,
-  claims: { actorId: "$.sub", roles: "$.roles" },
-  ...over
-})
+/** What a test says of a strategy; for the rest there are defaults. */
+export type Settings = Partial<Omit<JwtSpec, "claims" | "jwks">> & {
+  readonly claims?: Partial<JwtSpec["claims"]>
+  readonly jwks?: { readonly keys: ReadonlyArray<unknown> }
+}
 
-export const strategyOf = (id: string, over: Partial<JwtSettings>, timings?: KeySetTimings): JwtStrategy =>
+export const settings = ({ claims, ...over }: Settings = {}): JwtSpec =>
+  ({
+    issuers: [issuer],
+    audience,
+    algorithms: ["ES256", "RS256", "EdDSA"],
+    clockSkew: "0s",
+    claims: { actorId: "$.sub", roles: "$.roles", attributes: {}, ...claims },
+    ...over
+  }) as JwtSpec
+
+export const strategyOf = (id: string, over: Settings, timings?: KeySetTimings): JwtStrategy =>
   Result.getOrThrowWith(compileJwt(id, settings(over), timings), (fault) => new Error(fault))
 
 /** A server of JWK sets. */
@@ -83,6 +91,9 @@ export interface KeyServer {
   readonly asked: () => number
   readonly publish: (keys: ReadonlyArray<TestKey>) => void
   readonly answer: (status: number, body: string) => void
+  readonly redirect: (location: string) => void
+  /** Takes requests and never answers. */
+  readonly hang: () => void
   readonly down: Effect.Effect<void>
   readonly up: Effect.Effect<void>
 }
@@ -102,10 +113,14 @@ export const keyServer = Effect.gen(function* () {
   let asked = 0
   let status = 200
   let body = '{"keys":[]}'
+  let location: string | undefined
+  let hangs = false
   const make = () =>
     createServer((_, response) => {
       asked += 1
-      response.writeHead(status, { "content-type": "application/json", connection: "close" }).end(body)
+      if (hangs) return
+      const headers = { "content-type": "application/json", connection: "close" }
+      response.writeHead(status, location === undefined ? headers : { ...headers, location }).end(body)
     })
   let server = make()
   const port = yield* listen(server, 0)
@@ -116,6 +131,13 @@ export const keyServer = Effect.gen(function* () {
     publish: (keys) => {
       status = 200
       body = JSON.stringify({ keys: keys.map((key) => key.jwk) })
+    },
+    redirect: (to) => {
+      status = 302
+      location = to
+    },
+    hang: () => {
+      hangs = true
     },
     answer: (nextStatus, nextBody) => {
       status = nextStatus
