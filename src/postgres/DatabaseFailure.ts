@@ -65,9 +65,12 @@ export const failure = (
 export const isTransient = (failure: DatabaseFailure): boolean =>
   failure.reason._tag === "Serialization" || failure.reason._tag === "Deadlock"
 
-interface ServerFields {
-  readonly code?: unknown
+/** The fields of a server's error report that we read (PostgreSQL, 54.8: Error and Notice Message Fields). */
+export interface ServerError {
+  /** The SQLSTATE. */
+  readonly code: string
   readonly message?: string
+  readonly hint?: string
   readonly detail?: string
   readonly constraint?: string
   readonly table?: string
@@ -75,29 +78,30 @@ interface ServerFields {
   readonly routine?: string
 }
 
-/** The server's own fields of a driver error; undefined where it was not the server that spoke. */
-const serverFields = (error: SqlError): ServerFields | undefined => {
+/** What the server said in a driver error; undefined where the connection, and not the server, failed. */
+export const errorOf = (error: SqlError): ServerError | undefined => {
   const cause = (error.reason as { readonly cause?: unknown }).cause
   if (typeof cause !== "object" || cause === null) return undefined
-  const fields = cause as ServerFields & { readonly severity?: unknown }
+  const fields = cause as ServerError & { readonly severity?: unknown }
   // an errno of Node is a `code` too, but has no severity
   return typeof fields.code === "string" && fields.severity !== undefined ? fields : undefined
 }
 
 /** The SQLSTATE of a driver error; undefined where the connection, and not the server, failed. */
-export const sqlStateOf = (error: SqlError): string | undefined => serverFields(error)?.code as string | undefined
+export const sqlStateOf = (error: SqlError): string | undefined => errorOf(error)?.code
 
 /** The failure that a driver error means, when what was sent could not have been committed. */
 export const fromSqlError = (error: SqlError): DatabaseFailure => {
   const cause = (error.reason as { readonly cause?: unknown }).cause ?? error
-  const fields = serverFields(error)
-  if (fields !== undefined) return new DatabaseFailure({ reason: reasonOf(fields.code as string, fields, cause) })
+  const said = errorOf(error)
+  if (said !== undefined) return new DatabaseFailure({ reason: reasonOf(said, cause) })
   return error.reason._tag === "ConnectionError"
     ? failure("Unavailable", cause)
     : new DatabaseFailure({ reason: { _tag: "Unexpected", sqlstate: undefined, cause } })
 }
 
-const reasonOf = (code: string, fields: ServerFields, cause: unknown): Reason => {
+const reasonOf = (fields: ServerError, cause: unknown): Reason => {
+  const { code } = fields
   switch (code) {
     case "23505":
       return { _tag: "Unique", constraint: fields.constraint ?? "", cause }
