@@ -9,7 +9,7 @@ import { operations } from "./Operation.ts"
 /** `{strategy}/{subject}`. */
 export const Actor = Schema.String.check(
   Schema.isMaxLength(512),
-  Schema.isPattern(/^[a-z][-a-z0-9:]*\/[^\s\u0000]+$/u, { message: "{strategy}/{subject}" })
+  Schema.isPattern(/^[a-z][-a-z0-9:]*\/[^\s\p{Cc}]+$/u, { message: "{strategy}/{subject}" })
 )
 
 /** Narrows a binding; what is left out is not narrowed. */
