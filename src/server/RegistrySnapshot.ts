@@ -1,0 +1,172 @@
+/**
+ * What one replica knows of the platform at one moment, as one immutable value: definitions, domains, strategies,
+ * bindings, revocations. The Registry exchanges it whole; a request that began with one ends with it.
+ *
+ * What could not be read is left out in the direction that denies: a strategy that cannot be compiled believes no token,
+ * a binding that cannot be read grants nothing.
+ */
+import { Option, Result, Schema } from "effect"
+import type { Strategy } from "../access/Authenticator.ts"
+import type { Binding } from "../access/Authorization.ts"
+import { compileJwt, type JwtStrategy } from "../access/JwtStrategy.ts"
+import { defaultTimings, type KeySetTimings } from "../access/KeySet.ts"
+import { AuthStrategySpec } from "../domain/AuthStrategy.ts"
+import { BindingScope } from "../domain/RoleBinding.ts"
+import { ServedDefinition } from "../domain/ServedDefinition.ts"
+
+/** A row of `platform.schema_defs`. The definition itself is decoded when it is first asked for. */
+export interface DefinitionRow {
+  readonly id: number
+  readonly path: string
+  readonly chain: string
+  readonly storage: string
+  readonly generation: number
+  /** What is served, as JSON text; undefined where nothing is. */
+  readonly serving: string | undefined
+  /** Whether something was served once: what is missing now is gone, and not unknown. */
+  readonly withdrawn: boolean
+  readonly rest: {
+    readonly storageId: number
+    readonly pgSchema: string
+    readonly pgTable: string
+    readonly foreignKeys: ReadonlyArray<string>
+  }
+}
+
+/** A domain's strategy, and whether the domain itself named it. */
+export interface DomainRow {
+  readonly chain: string
+  readonly strategy: string | undefined
+  readonly named: boolean
+}
+
+/** A strategy's row with what became of it; the same value while the row is the same. */
+export interface StrategyRow {
+  readonly id: string
+  readonly spec: string
+  readonly strategy: Result.Result<Strategy, string>
+}
+
+/** See the module. Maps and sets are never changed once they are here. */
+export interface Snapshot {
+  readonly definitions: ReadonlyMap<string, DefinitionRow>
+  readonly domains: ReadonlyMap<string, DomainRow>
+  readonly strategies: ReadonlyMap<string, StrategyRow>
+  /** By chain, then by actor. */
+  readonly bindings: ReadonlyMap<string, ReadonlyMap<string, ReadonlyArray<Binding>>>
+  readonly revoked: ReadonlySet<string>
+}
+
+export const emptySnapshot: Snapshot = {
+  definitions: new Map(),
+  domains: new Map(),
+  strategies: new Map(),
+  bindings: new Map(),
+  revoked: new Set()
+}
+
+/** What is looked up at each request, made once for each snapshot. */
+export interface SnapshotIndex {
+  /** The strategies that a domain trusts. */
+  readonly trusted: ReadonlyMap<string, ReadonlyArray<string>>
+  readonly issuedBy: ReadonlyMap<string, ReadonlyArray<JwtStrategy>>
+  /** Storage paths to the definition that owns the rows. */
+  readonly storages: ReadonlyMap<string, DefinitionRow>
+}
+
+const strategyIn = (snapshot: Snapshot, id: string): Strategy | undefined => {
+  const row = snapshot.strategies.get(id)
+  return row === undefined ? undefined : Option.getOrUndefined(Result.getSuccess(row.strategy))
+}
+
+/** The strategy under an id, where it is in force. */
+export const strategyOf = strategyIn
+
+/** Makes the index. A strategy of type `none` counts only for a domain that names it itself. */
+export const indexOf = (snapshot: Snapshot): SnapshotIndex => {
+  const trusted = new Map<string, ReadonlyArray<string>>()
+  for (const domain of snapshot.domains.values()) {
+    const strategy = domain.strategy === undefined ? undefined : strategyIn(snapshot, domain.strategy)
+    if (strategy !== undefined && (strategy.type !== "none" || domain.named)) trusted.set(domain.chain, [strategy.id])
+  }
+  const issuedBy = new Map<string, Array<JwtStrategy>>()
+  for (const id of [...snapshot.strategies.keys()].sort()) {
+    const strategy = strategyIn(snapshot, id)
+    if (strategy?.type !== "jwt") continue
+    for (const issuer of strategy.jwt.issuers) {
+      const those = issuedBy.get(issuer)
+      if (those === undefined) issuedBy.set(issuer, [strategy.jwt])
+      else those.push(strategy.jwt)
+    }
+  }
+  const storages = new Map<string, DefinitionRow>()
+  for (const row of snapshot.definitions.values()) {
+    const known = storages.get(row.storage)
+    // rows belong to the definition that was there first
+    if (known === undefined || row.id < known.id) storages.set(row.storage, row)
+  }
+  return { trusted, issuedBy, storages }
+}
+
+const decodeStrategy = Schema.decodeUnknownResult(AuthStrategySpec)
+
+/** Compiles a strategy's row; the one of before is kept, with the keys that it has fetched, while the spec is the same. */
+export const strategyRow = (
+  id: string,
+  spec: string,
+  before: StrategyRow | undefined,
+  timings: KeySetTimings = defaultTimings
+): StrategyRow => {
+  if (before?.spec === spec) return before
+  const strategy = Result.gen(function* () {
+    const decoded = yield* Result.mapError(decodeStrategy(parsed(spec)), (error) => error.message)
+    if (decoded.type === "none") return { type: "none", id } as const
+    if (decoded.jwt === undefined) return yield* Result.fail("a strategy of type jwt says nothing about jwt")
+    return { type: "jwt", id, jwt: yield* compileJwt(id, decoded.jwt, timings) } as const
+  })
+  return { id, spec, strategy }
+}
+
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+const decodeScopes = Schema.decodeUnknownResult(Schema.Array(BindingScope))
+
+/** A binding from its row, or nothing where the row cannot be read: a scope that is not understood narrows to nothing. */
+export const bindingOf = (row: {
+  readonly actor: string
+  readonly chain: string
+  readonly roles: ReadonlyArray<string>
+  readonly scopes: string | null
+  readonly expiresAt: number | null
+}): Binding | undefined => {
+  const { actor, chain, roles } = row
+  const scopes = row.scopes === null || row.scopes === "null" ? Result.succeed([]) : decodeScopes(parsed(row.scopes))
+  return Result.isFailure(scopes)
+    ? undefined
+    : { actor, chain, roles, scopes: scopes.success, expiresAt: row.expiresAt ?? Number.POSITIVE_INFINITY }
+}
+
+const decodeDefinition = Schema.decodeUnknownResult(ServedDefinition)
+const decoded = new WeakMap<DefinitionRow, Result.Result<ServedDefinition, string>>()
+
+/** The definition that a row serves, decoded once; the fault is for the log. */
+export const servedBy = (row: DefinitionRow): Result.Result<ServedDefinition, string> => {
+  const known = decoded.get(row)
+  if (known !== undefined) return known
+  const { chain, generation, id, path, rest, serving, storage } = row
+  const made =
+    serving === undefined
+      ? Result.fail("nothing is served")
+      : Result.mapError(
+          decodeDefinition({ id, path, chain, storage, generation, ...rest, spec: parsed(serving) }),
+          (error) => error.message
+        )
+  decoded.set(row, made)
+  return made
+}
