@@ -1,10 +1,13 @@
 /**
- * Applies the files under `migrations/` with a database owner's credentials, which need CREATEROLE but not superuser.
+ * Applies the files under `migrations/` with a database owner's credentials, which need CREATEROLE and not superuser.
  *
- * Each file is one transaction when it is new. Where all are known, all are applied again in one transaction, so that no
- * older version of a function is ever visible: this is how drift is repaired. Two runners wait for each other on an
- * advisory lock; a lock that does not come within 2 s ends the attempt, so that traffic goes on. `schema_migrations` keeps
- * each file's name and SHA-256, and a file that was edited after it was applied is refused by name.
+ * What the database knows already is applied again first, all of it in one transaction, so that no older version of a
+ * function is ever visible: this is how drift is repaired, and a sound database is only read. Then each new file is one
+ * transaction with its record in `schema_migrations`, so that a file that fails leaves nothing. Runners of one database
+ * wait for each other; a lock on a table that does not come within two seconds ends the attempt, so that traffic goes on.
+ *
+ * Relies on the files for what they guard (0001 says how), and on `SqlScript`, since the extended protocol takes one
+ * statement at a time.
  */
 import { createHash } from "node:crypto"
 import { existsSync } from "node:fs"
@@ -12,17 +15,25 @@ import { readdir, readFile } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import * as PgConnection from "@effect/sql-pg/PgConnection"
-import { Data, Effect, type Redacted, Schedule } from "effect"
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
 import type { SqlError } from "effect/sql/SqlError"
+import { sqlStateOf } from "./DatabaseFailure.ts"
 import { statementsOf } from "./SqlScript.ts"
 
-/** A migration could not be applied; nothing of its file is left. The message is for a person. */
+/** A migration could not be applied; nothing of its file is left. The message is one for a person. */
 export class MigrationFailed extends Data.TaggedError("MigrationFailed")<{
+  /** The file it happened in; undefined before the first. */
   readonly file: string | undefined
   readonly message: string
+  /** The server's, where it was the server that refused. */
+  readonly sqlstate?: string | undefined
   readonly cause?: unknown
 }> {}
 
+/** A file of `migrations/`. */
 export interface MigrationFile {
   readonly name: string
   readonly text: string
@@ -30,13 +41,17 @@ export interface MigrationFile {
   readonly sha256: string
 }
 
+/** What a run did. */
 export interface Applied {
   /** Files that the database did not know before. */
   readonly added: ReadonlyArray<string>
   /** Files that were applied again. */
   readonly repeated: ReadonlyArray<string>
+  /** False when applying again wrote nothing at all: the database was sound. */
+  readonly repaired: boolean
 }
 
+/** What a run needs. */
 export interface MigrateOptions {
   /** The owner's connection. */
   readonly url: Redacted.Redacted
@@ -44,9 +59,13 @@ export interface MigrateOptions {
   readonly folder?: string | undefined
 }
 
-/** `VLCT` as a number: whoever migrates this database holds it. */
-const runnerLock = 0x564c4354
+/** Held for the session by whoever migrates this database. Any fixed number does. */
+const runnerLock = "1447382098"
+/** How long a runner waits for another one of the same database. */
+const runnerTimeout = "60s"
+/** How long it waits for a lock that requests hold. */
 const lockTimeout = "2s"
+/** 16.0, as `server_version_num` counts. */
 const oldestVersion = 160_000
 
 /** The package's `migrations/`, from the sources as from the compiled package. */
@@ -69,20 +88,17 @@ export const readMigrations = async (folder: string): Promise<ReadonlyArray<Migr
   )
 }
 
-const explain = (file: string | undefined, error: SqlError): MigrationFailed => {
-  const pg = (error.reason as { readonly cause?: { readonly message?: string; readonly hint?: string } }).cause
-  const place = file === undefined ? "" : `${file}: `
-  const hint = pg?.hint === undefined ? "" : ` (${pg.hint})`
-  return new MigrationFailed({ file, message: `${place}${pg?.message ?? error.message}${hint}`, cause: error })
-}
+/** Why a server is refused, by its `server_version_num`; undefined when it is not. */
+export const refuseVersion = (versionNumber: number, version: string): string | undefined =>
+  versionNumber >= oldestVersion
+    ? undefined
+    : `PostgreSQL ${version} is too old: 16 or later is needed, because before 16 a login with CREATEROLE can grant ` +
+      "itself velocity_owner and pg_execute_server_program"
 
-/** Two databases of one server change the same roles; the loser of such a race repeats. */
-const isRace = (failure: MigrationFailed): boolean =>
-  /tuple concurrently (updated|deleted)|duplicate key value violates unique constraint "pg_(authid|auth_members)/u.test(
-    failure.message
-  )
-
-/** Applies everything; answers what was new and what was repeated. Fails with `MigrationFailed`. */
+/**
+ * Applies everything. Fails with `MigrationFailed`: a server that is too old, a login that may not, a file that was
+ * edited after it was applied or is missing, a statement that the server refused.
+ */
 export const run = (options: MigrateOptions): Effect.Effect<Applied, MigrationFailed> =>
   Effect.scoped(attempt(options)).pipe(
     Effect.retry({
@@ -91,106 +107,154 @@ export const run = (options: MigrateOptions): Effect.Effect<Applied, MigrationFa
     })
   )
 
+interface Session {
+  readonly query: (
+    sql: string,
+    params?: ReadonlyArray<unknown>,
+    file?: string
+  ) => Effect.Effect<ReadonlyArray<PgConnection.Row>, MigrationFailed>
+}
+
 const attempt = Effect.fnUntraced(function* (options: MigrateOptions) {
   const files = yield* Effect.tryPromise({
     try: () => readMigrations(options.folder ?? migrationsFolder()),
-    catch: (cause) => new MigrationFailed({ file: undefined, message: "the migrations cannot be read", cause })
+    catch: (cause) =>
+      new MigrationFailed({
+        file: undefined,
+        message: `the migrations cannot be read: ${(cause as Error).message}`,
+        cause
+      })
   })
   const connection = yield* PgConnection.make({
     url: options.url,
-    applicationName: "velocity-migrate",
-    startupParameters: { TimeZone: "UTC", client_encoding: "UTF8", client_min_messages: "warning" }
-  }).pipe(Effect.mapError((error) => explain(undefined, error)))
-
-  const query = (file: string | undefined, sql: string, params: ReadonlyArray<unknown> = []) =>
-    connection.query(sql, params, false).pipe(Effect.mapError((error) => explain(file, error)))
-
-  const version = yield* query(undefined, "select current_setting('server_version_num')::int4 as n, current_setting('server_version') as text")
-  const row = version.rows[0]
-  if (Number(row?.n) < oldestVersion) {
-    return yield* new MigrationFailed({
-      file: undefined,
-      message:
-        `PostgreSQL ${row?.text} is too old: 16 or later is needed, because in 15 a CREATEROLE login can grant itself ` +
-        "pg_execute_server_program and velocity_owner"
-    })
+    applicationName: "velocity migrate",
+    startupParameters: { client_encoding: "UTF8", client_min_messages: "error" }
+  }).pipe(Effect.mapError((error) => failed(undefined, error)))
+  const session: Session = {
+    query: (sql, params = [], file) =>
+      connection.query(sql, params).pipe(
+        Effect.mapError((error) => failed(file, error)),
+        Effect.map((result) => result.rows)
+      )
   }
-  yield* query(undefined, `select pg_advisory_lock(${runnerLock})`)
-  const known = yield* knownFiles(query)
+  yield* judgeLogin(session)
+  yield* session.query(
+    `select set_config('lock_timeout', '${runnerTimeout}', false), set_config('timezone', 'UTC', false), set_config('search_path', 'pg_catalog, pg_temp', false)`
+  )
+  yield* session.query(`select pg_advisory_lock(${runnerLock})`)
+  yield* session.query(`select set_config('lock_timeout', '${lockTimeout}', false)`)
+  const known = yield* knownFiles(session)
+  yield* judgeFiles(files, known)
+  const repeated = files.filter((file) => known.has(file.name))
+  const added = files.filter((file) => !known.has(file.name))
+  const repaired = repeated.length > 0 && (yield* apply(session, repeated))
+  for (const file of added) yield* apply(session, [file])
+  const names = (some: ReadonlyArray<MigrationFile>) => some.map((file) => file.name)
+  return { added: names(added), repeated: names(repeated), repaired } satisfies Applied
+})
+
+/** The server is new enough, and the login is what a migration needs. */
+const judgeLogin = Effect.fnUntraced(function* (session: Session) {
+  const [row] = yield* session.query(
+    `select current_setting('server_version_num')::int4 as number, current_setting('server_version') as version,
+       current_user::text as login, rolsuper as super, rolcreaterole as createrole, current_database()::text as database,
+       pg_has_role(current_user, (select datdba from pg_database where datname = current_database()), 'USAGE') as owner
+     from pg_roles where rolname = current_user`
+  )
+  const refuse = (message: string) => Effect.fail(new MigrationFailed({ file: undefined, message }))
+  const old = refuseVersion(Number(row?.number), String(row?.version))
+  if (old !== undefined) return yield* refuse(old)
+  if (row?.super === true) return
+  const needs = [
+    ...(row?.owner === true ? [] : [`own the database: ALTER DATABASE "${row?.database}" OWNER TO "${row?.login}"`]),
+    ...(row?.createrole === true ? [] : [`make roles: ALTER ROLE "${row?.login}" CREATEROLE`])
+  ]
+  if (needs.length > 0) return yield* refuse(`login ${row?.login} must ${needs.join(", and ")}`)
+})
+
+const knownFiles = Effect.fnUntraced(function* (session: Session) {
+  const [there] = yield* session.query(
+    `select has_schema_privilege(n.oid, 'USAGE') and has_table_privilege(c.oid, 'SELECT') as readable
+     from pg_namespace n join pg_class c on c.relnamespace = n.oid and c.relname = 'schema_migrations'
+     where n.nspname = 'platform'`
+  )
+  if (there === undefined) return new Map<string, string>()
+  // a grant that was dropped is mended by applying again; for that the table must be read first
+  const rows =
+    there.readable === true
+      ? yield* session.query("select file, sha256 from platform.schema_migrations")
+      : yield* asOwner(session, "select file, sha256 from platform.schema_migrations")
+  return new Map(rows.map((row) => [String(row.file), String(row.sha256)]))
+})
+
+/** Reads as `velocity_owner`, in a transaction that is rolled back, and with it the membership. */
+const asOwner = (session: Session, sql: string) =>
+  Effect.gen(function* () {
+    yield* session.query("begin")
+    yield* session.query("grant velocity_owner to current_user with inherit false, set true")
+    yield* session.query("set local role velocity_owner")
+    return yield* session.query(sql)
+  }).pipe(Effect.ensuring(Effect.ignore(session.query("rollback"))))
+
+/** What was applied is what is here: nothing was edited, nothing is missing. */
+const judgeFiles = Effect.fnUntraced(function* (
+  files: ReadonlyArray<MigrationFile>,
+  known: ReadonlyMap<string, string>
+) {
   for (const file of files) {
     const sha256 = known.get(file.name)
-    if (sha256 !== undefined && sha256 !== file.sha256) {
-      return yield* new MigrationFailed({
-        file: file.name,
-        message: `${file.name} was edited after it was applied: put the released text back and add a new file for the change`
-      })
-    }
+    if (sha256 === undefined || sha256 === file.sha256) continue
+    return yield* new MigrationFailed({
+      file: file.name,
+      message: `${file.name} was edited after it was applied: put its text back, and say what is new in a file of its own`
+    })
   }
-  const added = files.filter((file) => !known.has(file.name)).map((file) => file.name)
-  const repeated = files.filter((file) => known.has(file.name)).map((file) => file.name)
-  const steps = added.length === 0 ? [files] : files.map((file) => [file])
-  for (const step of steps) yield* transaction(query, step)
-  return { added, repeated } satisfies Applied
+  const names = new Set(files.map((file) => file.name))
+  const [missing] = [...known.keys()].filter((name) => !names.has(name)).sort()
+  if (missing !== undefined) {
+    return yield* new MigrationFailed({
+      file: missing,
+      message: `${missing} was applied to this database and is unknown here: this Velocity is older than the one that migrated it`
+    })
+  }
 })
 
-type Query = (
-  file: string | undefined,
-  sql: string,
-  params?: ReadonlyArray<unknown>
-) => Effect.Effect<PgConnection.Result, MigrationFailed>
-
-const knownFiles = Effect.fnUntraced(function* (query: Query) {
-  const there = yield* query(undefined, "select to_regclass('platform.schema_migrations') is not null as there")
-  if (there.rows[0]?.there !== true) return new Map<string, string>()
-  // the owner of the database need not be able to read the table outside a migration
-  const rows = yield* asOwner(query, query(undefined, "select file, sha256 from platform.schema_migrations"))
-  return new Map(rows.rows.map((row) => [String(row.file), String(row.sha256)]))
-})
-
-/** For the length of a transaction; the first file of all, which makes the role, says it again for itself. */
-const becomeOwner = `do $$ begin
-  if exists (select from pg_catalog.pg_roles where rolname = 'velocity_owner') and not pg_catalog.pg_has_role(current_user, 'velocity_owner', 'SET') then
-    execute format('grant velocity_owner to %I with set true, inherit false', current_user);
-  end if;
-end $$`
-
-/** What the migrator granted itself for this transaction goes before it ends; ADMIN, which came with creating it, stays. */
-const giveBack = `do $$ declare r record; begin
-  for r in select g.rolname as grantor from pg_catalog.pg_auth_members a join pg_catalog.pg_roles g on g.oid = a.grantor
-    where a.roleid = 'velocity_owner'::regrole and a.member = current_user::regrole and (a.set_option or a.inherit_option)
-  loop
-    execute format('revoke velocity_owner from %I granted by %I', current_user, r.grantor);
-  end loop;
-end $$`
-
-const asOwner = <A>(query: Query, effect: Effect.Effect<A, MigrationFailed>) =>
+/** Applies files in one transaction and records them; answers whether anything was written. */
+const apply = (session: Session, files: ReadonlyArray<MigrationFile>) =>
   Effect.gen(function* () {
-    yield* query(undefined, "begin")
-    yield* query(undefined, becomeOwner)
-    yield* query(undefined, "set local role velocity_owner")
-    const result = yield* effect
-    // undone, and with it the membership
-    yield* query(undefined, "rollback")
-    return result
-  })
-
-const transaction = Effect.fnUntraced(function* (query: Query, files: ReadonlyArray<MigrationFile>) {
-  const work = Effect.gen(function* () {
-    yield* query(undefined, "begin")
-    yield* query(undefined, `set local lock_timeout = '${lockTimeout}'`)
-    yield* query(undefined, becomeOwner)
+    yield* session.query("begin")
     for (const file of files) {
-      for (const sql of statementsOf(file.text)) yield* query(file.name, sql)
-      yield* query(file.name, "set local role velocity_owner")
-      yield* query(
-        file.name,
-        "insert into platform.schema_migrations (file, sha256) select $1, $2 where not exists (select from platform.schema_migrations where file = $1)",
-        [file.name, file.sha256]
-      )
-      yield* query(file.name, "reset role")
+      for (const sql of statementsOf(file.text)) yield* session.query(sql, [], file.name)
+      yield* session.query("select platform.migrate_record($1, $2)", [file.name, file.sha256], file.name)
     }
-    yield* query(undefined, giveBack)
-    yield* query(files.at(-1)?.name, "commit")
+    const [row] = yield* session.query("select pg_current_xact_id_if_assigned() is not null as wrote")
+    yield* session.query("commit", [], files.at(-1)?.name)
+    return row?.wrote === true
+  }).pipe(Effect.tapError(() => Effect.ignore(session.query("rollback"))))
+
+/** What PostgreSQL says of an error, beside its SQLSTATE. */
+interface Said {
+  readonly message?: string
+  readonly detail?: string
+  readonly hint?: string
+}
+
+const failed = (file: string | undefined, error: SqlError): MigrationFailed => {
+  const said = (error.reason as { readonly cause?: Said }).cause
+  const lines = [said?.message ?? error.message, said?.detail, said?.hint].filter((line) => line !== undefined)
+  const sqlstate = sqlStateOf(error)
+  const message = `${file === undefined ? "" : `${file}: `}${lines.join(". ")}`
+  return new MigrationFailed({
+    file,
+    message: sqlstate === "55P03" ? `${message} (somebody holds a lock that it needs; nothing was changed)` : message,
+    sqlstate,
+    cause: error
   })
-  yield* work.pipe(Effect.tapError(() => Effect.ignore(query(undefined, "rollback"))))
-})
+}
+
+/** Two databases of one server make the same roles at once: the loser begins again and finds them made. */
+const isRace = (failure: MigrationFailed): boolean =>
+  failure.sqlstate === "40P01" ||
+  failure.sqlstate === "42710" ||
+  (failure.sqlstate === "23505" && /pg_(authid|auth_members|db_role_setting)/u.test(failure.message)) ||
+  /tuple concurrently (updated|deleted)/u.test(failure.message)

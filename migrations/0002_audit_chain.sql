@@ -1,0 +1,283 @@
+-- 0002 The audit chain: the log, its only writer and its verifier (audit.md).
+--
+-- An entry's hash is over PostgreSQL's own binary row format and the hash before it in its lane. Secondary indexes cost
+-- every act 2 to 7 per cent each, so the log has one: by time, for lists and windows.
+
+-- append-only, for whoever has the privilege too; ENABLE ALWAYS, so that session_replication_role does not help
+select platform.migrate_function($ddl$create or replace function platform.audit_refuse() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $fn$
+begin
+  raise exception 'audit_log is append-only' using errcode = 'VL001';
+end
+$fn$;$ddl$);
+
+-- the columns stand in hash order; no default partition: an entry without a month of its own fails, and is seen
+select platform.migrate_relation('audit_log', $ddl$
+create table platform.audit_log (
+  chain text not null,
+  lane smallint not null,
+  seq bigint not null,
+  occurred_at timestamptz not null,
+  id uuid not null,
+  actor text not null,
+  action text not null,
+  outcome text not null check (outcome in ('ok', 'denied', 'failed', 'dry_run', 'unknown')),
+  schema_path text,
+  entity_id uuid,
+  payload jsonb,
+  request_id text,
+  reason text,
+  ticket_ref text,
+  fail_modes jsonb,
+  db_login text not null,
+  db_role text not null,
+  prev_hash bytea not null,
+  hash bytea not null,
+  primary key (chain, lane, seq, occurred_at)
+) partition by range (occurred_at)$ddl$);
+select platform.migrate_relation('audit_log_occurred_at', 'create index audit_log_occurred_at on platform.audit_log (occurred_at)');
+
+-- the last dropped entry of each lane; written only when a partition is retired
+select platform.migrate_relation('audit_heads', $ddl$
+create table platform.audit_heads (
+  chain text not null,
+  lane smallint not null,
+  seq bigint not null,
+  occurred_at timestamptz not null,
+  hash bytea not null,
+  primary key (chain, lane)
+)$ddl$);
+
+select platform.migrate_triggers('audit_log', array[
+  'CREATE TRIGGER refuse_row BEFORE DELETE OR UPDATE ON platform.audit_log FOR EACH ROW EXECUTE FUNCTION platform.audit_refuse()',
+  'CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON platform.audit_log FOR EACH STATEMENT EXECUTE FUNCTION platform.audit_refuse()'
+]);
+
+-- A month's partition of audit_log or event_log; false if it is there. Made beside and then attached, because
+-- CREATE TABLE … PARTITION OF locks every reader and writer of the parent out, and ATTACH does not (PostgreSQL 5.12.2).
+select platform.migrate_function($ddl$create or replace function platform.partition_create(p_parent text, p_from date) returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = 2000 as $fn$
+declare
+  v_name text := format('%s_%s', p_parent, to_char(p_from, 'YYYY_MM'));
+  v_low timestamptz := p_from::timestamp at time zone 'UTC';
+  v_high timestamptz := (p_from + interval '1 month')::timestamp at time zone 'UTC';
+  v_found oid;
+begin
+  if p_parent is null or p_parent not in ('audit_log', 'event_log') or p_from is null or extract(day from p_from) <> 1 then
+    raise exception '% is not the first day of a month', p_from using errcode = 'VL012';
+  end if;
+  if abs(extract(epoch from v_low - now())) > 86400 * 366 * 20 then
+    raise exception '% is more than twenty years away', p_from using errcode = 'VL012';
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('velocity/partition', 0));
+  select c.oid into v_found from pg_class c where c.relname = v_name and c.relnamespace = 'platform'::regnamespace;
+  if found then
+    if not exists (select from pg_inherits where inhrelid = v_found and not inhdetachpending
+                   and inhparent = format('platform.%I', p_parent)::regclass) then
+      raise exception 'platform.% is there and is no partition of platform.%', v_name, p_parent using errcode = 'VL012';
+    end if;
+    return false;
+  end if;
+  execute format('create table platform.%I (like platform.%I including defaults including constraints)', v_name, p_parent);
+  execute format('alter table platform.%I add constraint month check (occurred_at >= %L and occurred_at < %L)', v_name, v_low, v_high);
+  execute format('alter table platform.%I attach partition platform.%I for values from (%L) to (%L)', p_parent, v_name, v_low, v_high);
+  execute format('alter table platform.%I drop constraint month', v_name);
+  if p_parent = 'audit_log' then
+    execute format('create trigger refuse_truncate before truncate on platform.%I for each statement execute function platform.audit_refuse()', v_name);
+    execute format('alter table platform.%I enable always trigger refuse_truncate, enable always trigger refuse_row', v_name);
+  else
+    execute format('alter table platform.%I enable row level security', v_name);
+  end if;
+  return true;
+end
+$fn$;$ddl$);
+
+select platform.migrate_function($ddl$create or replace function platform.audit_partition_create(p_from date) returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+begin
+  return platform.partition_create('audit_log', p_from);
+end
+$fn$;$ddl$);
+
+-- the partitions there are, with their bounds
+select platform.migrate_function($ddl$create or replace function platform.partitions() returns TABLE(name text, parent text, "from" timestamp with time zone, "to" timestamp with time zone) language plpgsql stable security definer set search_path = pg_catalog, pg_temp set "TimeZone" = UTC set "DateStyle" = ISO as $fn$
+declare
+  p record;
+  v_bounds text[];
+begin
+  for p in
+    select c.relname::text as name, i.inhparent::regclass as parent, pg_get_expr(c.relpartbound, c.oid) as bound
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class t on t.oid = i.inhparent
+    where t.relnamespace = 'platform'::regnamespace and t.relkind = 'p' and c.relkind = 'r'
+    order by t.relname, c.relname
+  loop
+    v_bounds := regexp_match(p.bound, 'FROM \(''([^'']+)''\) TO \(''([^'']+)''\)');
+    name := p.name;
+    parent := split_part(p.parent::text, '.', 2);
+    "from" := v_bounds[1]::timestamptz;
+    "to" := v_bounds[2]::timestamptz;
+    return next;
+  end loop;
+end
+$fn$;$ddl$);
+
+-- The log's one writer. See audit.md for every rule in it.
+-- The lane's lock is held until commit, so the order of seq is the order of commits. The predecessor is looked for in
+-- this month and later (one that is there belongs to a clock that was wrong, and is refused), then before it, then in
+-- audit_heads.
+select platform.migrate_function($ddl$create or replace function platform.audit_insert(p_chain text, p_actor text, p_action text, p_outcome text, p_schema_path text, p_entity_id uuid, p_payload jsonb, p_fail_modes jsonb, p_request_id text, p_reason text, p_ticket_ref text) returns uuid language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+declare
+  v_lanes constant int4 := 32;
+  v_login constant text := session_user;
+  v_role constant text := current_setting('role');
+  v_domain record;
+  v_own constant int4 := pg_backend_pid() % v_lanes;
+  v_lane int2 := v_own;
+  v_month timestamptz;
+  v_last record;
+  v_id constant uuid := gen_random_uuid();
+  v_seq int8;
+  v_at timestamptz;
+  v_prev bytea;
+begin
+  if current_setting('client_encoding') <> 'UTF8' or current_setting('server_encoding') <> 'UTF8'
+    or current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'audit_insert needs UTF8 and READ COMMITTED' using errcode = 'VL002';
+  end if;
+  select d.pg_schema, d.chain_no into v_domain from platform.domains d where d.chain = p_chain;
+  if not found then
+    raise exception 'no chain %', p_chain using errcode = 'VL003';
+  end if;
+  if not (case
+      when v_role = 'velocity_gateway' then v_login = 'velocity_api' and (p_chain = 'platform' or p_outcome <> 'ok')
+      when v_role = 'none' then v_login = 'velocity_operator' and p_action like 'operator.%'
+      else v_login = 'velocity_api' and p_chain <> 'platform'
+        and v_role in (v_domain.pg_schema || '_reader', v_domain.pg_schema || '_writer', v_domain.pg_schema || '_admin')
+      end) then
+    raise exception '% as % may not write % to %', v_login, v_role, p_action, p_chain using errcode = '42501';
+  end if;
+  loop
+    exit when pg_try_advisory_xact_lock(v_domain.chain_no, v_lane);
+    v_lane := (v_lane + 1) % v_lanes;
+    if v_lane = v_own then
+      perform pg_advisory_xact_lock(v_domain.chain_no, v_lane);
+      exit;
+    end if;
+  end loop;
+  v_at := clock_timestamp();
+  v_month := date_trunc('month', v_at, 'UTC');
+  select a.seq, a.hash, a.occurred_at into v_last from platform.audit_log a
+    where a.chain = p_chain and a.lane = v_lane and a.occurred_at >= v_month order by a.seq desc limit 1;
+  if not found then
+    select a.seq, a.hash, a.occurred_at into v_last from platform.audit_log a
+      where a.chain = p_chain and a.lane = v_lane and a.occurred_at < v_month order by a.seq desc limit 1;
+    if not found then
+      select h.seq, h.hash, h.occurred_at into v_last from platform.audit_heads h where h.chain = p_chain and h.lane = v_lane;
+    end if;
+  end if;
+  if v_last.seq is null then
+    v_seq := 1;
+    v_prev := sha256(convert_to(format('velocity/audit/v1/%s/%s', p_chain, v_lane), 'UTF8'));
+  else
+    if v_last.occurred_at > v_at + interval '1 minute' then
+      raise exception 'the last entry of %, lane %, is of %, which is in the future', p_chain, v_lane, v_last.occurred_at using errcode = 'VL004';
+    end if;
+    v_seq := v_last.seq + 1;
+    v_prev := v_last.hash;
+    v_at := greatest(v_at, v_last.occurred_at + interval '1 microsecond');
+  end if;
+  insert into platform.audit_log values (p_chain, v_lane, v_seq, v_at, v_id, p_actor, p_action, p_outcome, p_schema_path,
+    p_entity_id, p_payload, p_request_id, p_reason, p_ticket_ref, p_fail_modes, v_login, v_role, v_prev,
+    sha256('\x00'::bytea || record_send(row(p_chain, v_lane, v_seq, v_at, v_id, p_actor, p_action, p_outcome, p_schema_path,
+      p_entity_id, p_payload, p_request_id, p_reason, p_ticket_ref, p_fail_modes, v_login, v_role, v_prev))));
+  return v_id;
+end
+$fn$;$ddl$);
+
+-- One row for each entry of the window that is wrong, none for a sound window. An entry is judged against the one before
+-- it in its lane, which for a window's first may lie outside the window or be the head of what was dropped.
+select platform.migrate_function($ddl$create or replace function platform.audit_verify_window(p_from timestamp with time zone, p_to timestamp with time zone) returns TABLE(chain text, lane smallint, seq bigint, id uuid, occurred_at timestamp with time zone, stored_hash bytea, computed_hash bytea, problem text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $fn$
+#variable_conflict use_column
+begin
+  if current_setting('client_encoding') <> 'UTF8' or current_setting('server_encoding') <> 'UTF8' then
+    raise exception 'audit_verify_window needs UTF8' using errcode = 'VL002';
+  end if;
+  return query
+  with entry as (
+    select a.chain, a.lane, a.seq, a.id, a.occurred_at, a.prev_hash, a.hash,
+      sha256('\x00'::bytea || record_send(row(a.chain, a.lane, a.seq, a.occurred_at, a.id, a.actor, a.action, a.outcome,
+        a.schema_path, a.entity_id, a.payload, a.request_id, a.reason, a.ticket_ref, a.fail_modes, a.db_login, a.db_role,
+        a.prev_hash))) as computed
+    from platform.audit_log a
+    where a.occurred_at >= coalesce(p_from, '-infinity') and a.occurred_at < coalesce(p_to, 'infinity')
+  ), linked as (
+    select e.*, lag(e.seq) over w as last_seq, lag(e.hash) over w as last_hash, lag(e.occurred_at) over w as last_at
+    from entry e
+    window w as (partition by e.chain, e.lane order by e.seq, e.occurred_at)
+  ), judged as (
+    select l.chain, l.lane, l.seq, l.id, l.occurred_at, l.hash, l.computed, case
+      when l.last_seq = l.seq then 'duplicate_seq'
+      when l.computed <> l.hash then 'hash_mismatch'
+      when l.last_seq is null then null
+      when l.last_seq + 1 <> l.seq then 'seq_gap'
+      when l.last_hash <> l.prev_hash then 'link_broken'
+      when l.last_at >= l.occurred_at then 'time_reversed'
+      end as problem, l.last_seq is null as first, l.prev_hash
+    from linked l
+  ), wrong as (
+    select j.chain, j.lane, j.seq, j.id, j.occurred_at, j.hash, j.computed, j.problem from judged j where j.problem is not null
+    union all
+    -- the first entry of each lane in the window, against what is outside
+    select j.chain, j.lane, j.seq, j.id, j.occurred_at, j.hash, j.computed, case
+      when b.seq = j.seq then 'duplicate_seq'
+      when b.seq is not null and b.seq + 1 <> j.seq then 'seq_gap'
+      when b.seq is not null and b.hash <> j.prev_hash then 'link_broken'
+      when b.seq is not null and b.occurred_at >= j.occurred_at then 'time_reversed'
+      when b.seq is not null then null
+      when h.seq is not null and (h.seq + 1 <> j.seq or h.hash <> j.prev_hash or h.occurred_at >= j.occurred_at) then 'head_mismatch'
+      when h.seq is not null then null
+      when j.seq <> 1 then 'seq_gap'
+      when j.prev_hash <> sha256(convert_to(format('velocity/audit/v1/%s/%s', j.chain, j.lane), 'UTF8')) then 'link_broken'
+      end
+    from judged j
+    left join lateral (
+      select o.seq, o.hash, o.occurred_at from platform.audit_log o
+      where o.chain = j.chain and o.lane = j.lane and o.seq <= j.seq and o.occurred_at <> j.occurred_at
+      order by o.seq desc, o.occurred_at desc limit 1) b on true
+    left join platform.audit_heads h on h.chain = j.chain and h.lane = j.lane
+    where j.first and j.problem is null
+  )
+  select w.chain, w.lane, w.seq, w.id, w.occurred_at, w.hash, w.computed, w.problem from wrong w
+  where w.problem is not null
+  order by w.chain, w.lane, w.seq, w.occurred_at;
+end
+$fn$;$ddl$);
+
+select platform.migrate_function($ddl$create or replace function platform.migrate_partitions(p_parent text) returns void language plpgsql set search_path = pg_catalog, pg_temp as $fn$
+declare
+  v_month date := date_trunc('month', now() at time zone 'UTC');
+  p record;
+begin
+  for i in 0 .. 3 loop
+    if not exists (select from pg_class where relnamespace = 'platform'::regnamespace
+                   and relname = format('%s_%s', p_parent, to_char(v_month + make_interval(months => i), 'YYYY_MM'))) then
+      perform platform.migrate_as_owner(format('select platform.partition_create(%L, %L)', p_parent, (v_month + make_interval(months => i))::date));
+    end if;
+  end loop;
+  for p in
+    select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = (select oid from pg_class where relnamespace = 'platform'::regnamespace and relname = p_parent)
+    order by 1
+  loop
+    perform platform.migrate_grants('table', p.relname, '');
+    if p_parent = 'audit_log' then
+      perform platform.migrate_triggers(p.relname, array[format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON platform.%I FOR EACH STATEMENT EXECUTE FUNCTION platform.audit_refuse()', p.relname)]);
+    else
+      perform platform.migrate_triggers(p.relname, '{}');
+      perform platform.migrate_policies(p.relname, '{}');
+    end if;
+  end loop;
+end
+$fn$;$ddl$);
+select platform.migrate_grants('function', 'migrate_partitions', 'pg_database_owner=execute');
+
+select platform.migrate_partitions('audit_log');
+
+select platform.migrate_end();
