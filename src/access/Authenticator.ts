@@ -12,7 +12,7 @@
 import { Clock, Config, Context, Effect, Layer, Redacted, Result, Stream } from "effect"
 import type { Identity } from "../domain/Identity.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
-import { type CompactToken, readToken } from "./CompactToken.ts"
+import { type CompactToken, maxTokenLength, readToken } from "./CompactToken.ts"
 import type { JwtStrategy } from "./JwtStrategy.ts"
 import { TokenCache, type VerifiedToken } from "./TokenCache.ts"
 import { farther, TokenRefused } from "./TokenRefused.ts"
@@ -184,6 +184,7 @@ export class Authenticator extends Context.Service<
         authenticate: (token, strategies, options) => {
           if (token === undefined) return anonymous(strategies)
           const text = Redacted.value(token)
+          if (text.length > maxTokenLength) return judgeUnknown("", text, strategies, options)
           const key = TokenCache.keyOf(text)
           return Effect.flatMap(Clock.currentTimeMillis, (now) => {
             const known = cache.get(key, now)

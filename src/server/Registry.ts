@@ -263,6 +263,7 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
   )
   yield* Effect.ignore(ask(undefined))
 
+  const complained = new WeakSet<object>()
   const compiledAt = Effect.fnUntraced(function* (path: string) {
     if (agreedAt === Number.NEGATIVE_INFINITY) {
       return yield* problem("not_ready", {
@@ -275,7 +276,10 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
     if (row.serving === undefined) return yield* problem("gone")
     const compiled = types.get(path)
     if (compiled !== undefined && Result.isSuccess(compiled)) return compiled.success
-    yield* Effect.logError(`${path} cannot be served: ${compiled?.failure ?? "its definition went away"}`)
+    if (!complained.has(row)) {
+      complained.add(row)
+      yield* Effect.logError(`${path} cannot be served: ${compiled?.failure ?? "its definition went away"}`)
+    }
     return yield* problem("not_ready", { detail: "this definition cannot be served by this replica" })
   })
 

@@ -74,24 +74,22 @@ export interface SnapshotIndex {
   readonly storages: ReadonlyMap<string, DefinitionRow>
 }
 
-const strategyIn = (snapshot: Snapshot, id: string): Strategy | undefined => {
+/** The strategy under an id, where it is in force. */
+export const strategyOf = (snapshot: Snapshot, id: string): Strategy | undefined => {
   const row = snapshot.strategies.get(id)
   return row === undefined ? undefined : Option.getOrUndefined(Result.getSuccess(row.strategy))
 }
-
-/** The strategy under an id, where it is in force. */
-export const strategyOf = strategyIn
 
 /** Makes the index. A strategy of type `none` counts only for a domain that names it itself. */
 export const indexOf = (snapshot: Snapshot): SnapshotIndex => {
   const trusted = new Map<string, ReadonlyArray<string>>()
   for (const domain of snapshot.domains.values()) {
-    const strategy = domain.strategy === undefined ? undefined : strategyIn(snapshot, domain.strategy)
+    const strategy = domain.strategy === undefined ? undefined : strategyOf(snapshot, domain.strategy)
     if (strategy !== undefined && (strategy.type !== "none" || domain.named)) trusted.set(domain.chain, [strategy.id])
   }
   const issuedBy = new Map<string, Array<JwtStrategy>>()
   for (const id of [...snapshot.strategies.keys()].sort()) {
-    const strategy = strategyIn(snapshot, id)
+    const strategy = strategyOf(snapshot, id)
     if (strategy?.type !== "jwt") continue
     for (const issuer of strategy.jwt.issuers) {
       const those = issuedBy.get(issuer)
@@ -108,7 +106,10 @@ export const indexOf = (snapshot: Snapshot): SnapshotIndex => {
   return { trusted, issuedBy, storages }
 }
 
-const decodeStrategy = Schema.decodeUnknownResult(AuthStrategySpec)
+// a key that this release does not know may be one that narrows: what has one is not understood, and so not applied
+const strictly = { onExcessProperty: "error" } as const
+
+const decodeStrategy = Schema.decodeUnknownResult(AuthStrategySpec, strictly)
 
 /** Compiles a strategy's row; the one of before is kept, with the keys that it has fetched, while the spec is the same. */
 export const strategyRow = (
@@ -135,7 +136,7 @@ const parsed = (text: string): unknown => {
   }
 }
 
-const decodeScopes = Schema.decodeUnknownResult(Schema.Array(BindingScope))
+const decodeScopes = Schema.decodeUnknownResult(Schema.Array(BindingScope), strictly)
 
 /** A binding from its row, or nothing where the row cannot be read: a scope that is not understood narrows to nothing. */
 export const bindingOf = (row: {
@@ -152,7 +153,7 @@ export const bindingOf = (row: {
     : { actor, chain, roles, scopes: scopes.success, expiresAt: row.expiresAt ?? Number.POSITIVE_INFINITY }
 }
 
-const decodeDefinition = Schema.decodeUnknownResult(ServedDefinition)
+const decodeDefinition = Schema.decodeUnknownResult(ServedDefinition, strictly)
 const decoded = new WeakMap<DefinitionRow, Result.Result<ServedDefinition, string>>()
 
 /** The definition that a row serves, decoded once; the fault is for the log. */
