@@ -1,0 +1,53 @@
+import { createHash } from "node:crypto"
+import fc from "fast-check"
+import { describe, expect, it } from "vitest"
+import { leafHash, nodeHash, rootHash } from "../../src/domain/MerkleTree.ts"
+import { hex } from "../../src/domain/Sha256.ts"
+
+const sha = (...parts: ReadonlyArray<Uint8Array>) => createHash("sha256").update(Buffer.concat(parts)).digest()
+
+/** RFC 6962, section 2.1, to the letter: split at the largest power of two below n. */
+const definition = (leaves: ReadonlyArray<Uint8Array>): Uint8Array => {
+  if (leaves.length === 0) return sha()
+  if (leaves.length === 1) return leaves[0] as Uint8Array
+  let k = 1
+  while (k * 2 < leaves.length) k *= 2
+  return sha(Uint8Array.of(1), definition(leaves.slice(0, k)), definition(leaves.slice(k)))
+}
+
+// the inputs and roots of certificate-transparency's own tests
+const inputs = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
+const roots = [
+  "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+  "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+  "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+  "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+  "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+  "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+  "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+  "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"
+]
+const leaves = inputs.map((text) => leafHash(Buffer.from(text, "hex")))
+
+describe("RFC 6962", () => {
+  it("the empty tree", () =>
+    expect(hex(rootHash([]))).toBe("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"))
+
+  it.each(roots.map((root, index) => [index + 1, root] as const))("the tree of %i leaves", (size, root) => {
+    expect(hex(rootHash(leaves.slice(0, size)))).toBe(root)
+  })
+
+  it("a node", () => {
+    expect(hex(nodeHash(Buffer.from("N123"), Buffer.from("N456")))).toBe(
+      "aa217fe888e47007fa15edab33c2b492a722cb106c64667fc2b044444de66bbb"
+    )
+  })
+
+  it("is its definition, at every size", () => {
+    fc.assert(
+      fc.property(fc.array(fc.uint8Array({ minLength: 32, maxLength: 32 }), { maxLength: 70 }), (given) => {
+        expect(hex(rootHash(given))).toBe(hex(definition(given)))
+      })
+    )
+  })
+})
