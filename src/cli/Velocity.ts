@@ -2,6 +2,7 @@
 import { Effect, Layer } from "effect"
 import { CliOutput, Command } from "effect/cli"
 import { environmentHelp } from "./Environment.ts"
+import { record } from "./Record.ts"
 import { token } from "./Token.ts"
 
 /** The version of the package; a test keeps it equal to package.json. */
@@ -15,7 +16,7 @@ const root = Command.make("velocity").pipe(
     { command: "velocity record list acme/geo/atlas/country/v1", description: "Records, as a table" },
     { command: "velocity audit verify", description: "Check the audit log" }
   ]),
-  Command.withSubcommands([token])
+  Command.withSubcommands([token, record])
 )
 
 /** The library's help, and on the root page the variables and exit codes as well. */
