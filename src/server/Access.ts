@@ -1,0 +1,123 @@
+/**
+ * The contract's `Bearer`, on the server: a request's token becomes an identity, judged by the strategies of what the
+ * request is about. Which these are depends on the path: a domain's own for its records and for `/api/me?path=`, the
+ * platform's alone for everything else.
+ */
+import { Context, Effect, Layer, Result } from "effect"
+import { HttpRouter, HttpServerRequest } from "effect/http"
+import { Authenticator, bearerToken } from "../access/Authenticator.ts"
+import { callerFor, platformChain, requirePlatformRole, type Target } from "../access/Authorization.ts"
+import { Bearer, CurrentIdentity } from "../api/Bearer.ts"
+import type { Caller, Identity } from "../domain/Identity.ts"
+import { type Problem, problem } from "../domain/Problem.ts"
+import { CurrentExchange, type Exchange } from "./Exchange.ts"
+import { logged, problemResponse } from "./Problems.ts"
+import type { Registry } from "./Registry.ts"
+import { Registry as RegistryService } from "./Registry.ts"
+
+type Parameters = Readonly<Record<string, string | undefined>>
+
+/** The chain that a path of either length names; what it names may not exist. */
+export const chainOfPath = (path: string): string => path.split("/", 3).join("/")
+
+/** What a request is about: the chain whose strategies judge its token. */
+const chainOf = (
+  group: string,
+  parameters: Parameters,
+  query: Readonly<Record<string, string | ReadonlyArray<string>>>
+): string => {
+  if (group === "records") return `${parameters.org}/${parameters.app}/${parameters.domain}`
+  if (group === "me" && typeof query.path === "string") return chainOfPath(query.path)
+  return platformChain
+}
+
+/** The platform's own paths are no secret, a tenant's are. */
+const unlistedOnPlatform = { unlisted: "token_issuer" } as const
+
+/** See the module. */
+export const bearerLayer = Layer.effect(
+  Bearer,
+  Effect.gen(function* () {
+    const authenticator = yield* Authenticator
+    const registry = yield* RegistryService
+    return Bearer.of({
+      bearer: (handler, { group }) =>
+        Effect.withFiber((fiber) => {
+          const { context } = fiber
+          const exchange = Context.get(context, CurrentExchange)
+          const request = Context.getUnsafe(context, HttpServerRequest.HttpServerRequest)
+          const { params } = Context.getUnsafe(context, HttpRouter.RouteContext)
+          const query = Context.getUnsafe(context, HttpServerRequest.ParsedSearchParams)
+          const chain = chainOf(group.identifier, params, query)
+          exchange.chain = chain
+          const refuse = (failure: Problem) => {
+            exchange.problem = failure
+            return Effect.as(logged(failure, exchange), problemResponse(failure, exchange))
+          }
+          const token = bearerToken(request.headers.authorization)
+          if (Result.isFailure(token)) return refuse(token.failure)
+          return Effect.matchEffect(
+            authenticator.authenticate(
+              token.success,
+              registry.strategiesOf(chain),
+              chain === platformChain ? unlistedOnPlatform : undefined
+            ),
+            {
+              onFailure: refuse,
+              onSuccess: (identity) => {
+                exchange.actor = identity.actor
+                return Effect.provideService(handler, CurrentIdentity, identity)
+              }
+            }
+          )
+        })
+    })
+  })
+)
+
+const sayable = /^[\P{Cc}]{1,1000}$/u
+
+/** A header of the caller's own words; fails with 400 for control characters and more than 1,000 characters. */
+const worded = (
+  request: HttpServerRequest.HttpServerRequest,
+  name: string
+): Result.Result<string | undefined, Problem> => {
+  const value = request.headers[name]
+  return value === undefined || sayable.test(value)
+    ? Result.succeed(value)
+    : Result.fail(problem("malformed_header", { detail: `${name} has 1 to 1000 characters, none of them control` }))
+}
+
+/** An identity as the caller of a target, with the facts of its request. Fails with 400 and 403. */
+export const callerOf = (
+  registry: Registry["Service"],
+  identity: Identity,
+  target: Target,
+  exchange: Exchange,
+  request: HttpServerRequest.HttpServerRequest
+): Result.Result<Caller, Problem> =>
+  Result.flatMap(worded(request, "x-velocity-reason"), (reason) =>
+    Result.flatMap(worded(request, "x-velocity-ticket"), (ticket) =>
+      callerFor(
+        identity,
+        target,
+        registry.bindingsOf(identity.actor, target.chain),
+        registry.platformStrategy,
+        { requestId: exchange.requestId, address: exchange.address, reason, ticket },
+        Date.now()
+      )
+    )
+  )
+
+/** The caller where he has one of the platform's roles. Fails with 403. */
+export const platformCaller = Effect.fnUntraced(function* (
+  registry: Registry["Service"],
+  accepted: ReadonlyArray<`platform-${string}`>
+) {
+  const exchange = yield* CurrentExchange
+  const identity = yield* CurrentIdentity
+  const request = yield* HttpServerRequest.HttpServerRequest
+  const caller = yield* Effect.fromResult(callerOf(registry, identity, { chain: platformChain }, exchange, request))
+  yield* Effect.fromResult(requirePlatformRole(caller, accepted))
+  return caller
+})
