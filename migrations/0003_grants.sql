@@ -53,7 +53,7 @@ begin
         raise warning '% is a member of %, by grant of %: as %, REVOKE % FROM % CASCADE', m.member, m.role, m.grantor::regrole, m.grantor::regrole, m.role, m.member;
       end;
     else
-      execute format('grant %s to %s with inherit %s, set %s, admin %s', m.role, m.member, m.inherits, m.sets, m.admins);
+      execute format('grant %s to %s with inherit %s, set %s, admin %s', m.role, m.member, m.inherits::text, m.sets::text, m.admins::text);
     end if;
   end loop;
 end
