@@ -97,7 +97,7 @@ end
 $fn$;$ddl$);
 
 -- the partitions there are, with their bounds
-select platform.migrate_function($ddl$create or replace function platform.partitions() returns TABLE(name text, parent text, "from" timestamp with time zone, "to" timestamp with time zone) language plpgsql stable security definer set search_path = pg_catalog, pg_temp set "TimeZone" = UTC set "DateStyle" = ISO as $fn$
+select platform.migrate_function($ddl$create or replace function platform.partitions() returns TABLE(name text, parent text, "from" timestamp with time zone, "to" timestamp with time zone) language plpgsql stable security definer set search_path = pg_catalog, pg_temp set TimeZone = utc set DateStyle = iso as $fn$
 declare
   p record;
   v_bounds text[];

@@ -1,0 +1,84 @@
+/**
+ * Whether `velocity_api` is what every promise about tenants takes it to be (ADR-007): it holds nothing by itself, can
+ * become nothing that steps over row-level security, and what it works on is as the migrations and provisioning left it.
+ *
+ * Run before the API listens, where a violation ends the process with `exitCode`, and every minute after that, where it
+ * turns readiness off. Runs as `velocity_api` and reads the catalogue, and the definitions as `velocity_gateway`.
+ */
+import * as PgConnection from "@effect/sql-pg/PgConnection"
+import * as Effect from "effect/Effect"
+import type * as Redacted from "effect/Redacted"
+import { ApiSql } from "./ApiSql.ts"
+import { type DatabaseFailure, fromSqlError } from "./DatabaseFailure.ts"
+import { judgeDefinitions } from "./IsolationDefinitions.ts"
+import { catalogueRules } from "./IsolationRules.ts"
+import { type Statement, statement } from "./Statement.ts"
+import * as Transaction from "./Transaction.ts"
+
+/** Something that must not be so. */
+export interface Violation {
+  /** Which rule: stable, for metrics and documents. */
+  readonly code: string
+  /** What it is about: a role, a table, a function. */
+  readonly object: string
+  /** What is wrong with it, for a person. */
+  readonly detail: string
+  /** The SQL that puts it right, for a superuser or whoever granted it; a comment where it is no SQL. */
+  readonly repair: string
+}
+
+/** What a process exits with that may not serve: EX_CONFIG of sysexits.h. */
+export const exitCode = 78
+
+type Row = Readonly<Record<string, unknown>>
+
+const statements: ReadonlyArray<Statement> = [
+  statement("select set_config('search_path', 'pg_catalog', true)"),
+  statement(catalogueRules),
+  statement("select set_config('role', 'velocity_gateway', true)"),
+  statement(
+    "select path, pg_schema, pg_table, serving -> 'access' as access from platform.schema_defs where serving is not null order by path"
+  ),
+  statement("select set_config('role', 'none', true)"),
+  statement(
+    `select schemaname::text as schema, tablename::text as "table", policyname::text as name, cmd, qual, with_check from pg_policies where policyname like 'velocity\\_%' and policyname <> 'velocity_ddl' order by 1, 2, 3`
+  )
+]
+
+const judge = (results: ReadonlyArray<{ readonly rows: ReadonlyArray<Row> }>): ReadonlyArray<Violation> => [
+  ...(results[1]?.rows ?? []).map((row) => ({
+    code: String(row.code),
+    object: String(row.object),
+    detail: String(row.detail),
+    repair: String(row.repair)
+  })),
+  ...judgeDefinitions(results[3]?.rows ?? [], results[5]?.rows ?? [])
+]
+
+/**
+ * The violations of a database, none when it is sound. Fails with `DatabaseFailure` when it cannot be asked, which is
+ * no answer: do not serve on it.
+ */
+export const check = (database?: string): Effect.Effect<ReadonlyArray<Violation>, DatabaseFailure, ApiSql> =>
+  Effect.flatMap(ApiSql, (api) =>
+    Effect.map(
+      api.on(database, (pool) => Transaction.bundle(pool, undefined, statements, "read")),
+      judge
+    )
+  )
+
+/** The same on a connection of its own, which lasts as long as the question: for `velocity doctor`. */
+export const checkAt = (url: Redacted.Redacted): Effect.Effect<ReadonlyArray<Violation>, DatabaseFailure> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const connection = yield* PgConnection.make({ url, applicationName: "velocity isolation check" })
+      yield* connection.query("begin read only")
+      const results = yield* Effect.forEach(statements, (one) => connection.query(one.sql, one.params, false))
+      yield* connection.query("rollback")
+      return judge(results)
+    })
+  ).pipe(Effect.mapError(fromSqlError))
+
+/** A violation as one line for a log or a terminal, with its repair. */
+export const render = (violation: Violation): string =>
+  `${violation.code}: ${violation.object}: ${violation.detail}. Repair: ${violation.repair}`

@@ -1,0 +1,77 @@
+/**
+ * Whether the policies of tenants' tables are what the served definitions ask for: the part of the isolation check that
+ * the catalogue alone cannot know. Pure, over rows as the check reads them.
+ *
+ * A definition without row filters asks for policies that are `true` (anything else makes every scan slow). Where an
+ * operation has row filters, its policy names a role of the caller; so a filter that was opened by hand shows.
+ */
+import { quoteName } from "./Statement.ts"
+
+type Row = Readonly<Record<string, unknown>>
+
+interface Wrong {
+  readonly code: string
+  readonly object: string
+  readonly detail: string
+  readonly repair: string
+}
+
+/** What of a definition's `access` matters here. */
+interface Access {
+  readonly roles?: ReadonlyArray<{ readonly role: string; readonly operations: ReadonlyArray<string> }>
+  readonly rowFilters?: ReadonlyArray<{ readonly role: string }>
+}
+
+/** The operations that a command of Postgres carries out; deleting and restoring are updates. */
+const operationsOf: Readonly<Record<string, ReadonlyArray<string>>> = {
+  SELECT: ["read"],
+  INSERT: ["create"],
+  UPDATE: ["update", "delete", "restore"],
+  DELETE: [],
+  ALL: ["read", "create", "update", "delete", "restore"]
+}
+
+const isFiltered = (access: Access, command: string): boolean => {
+  const filtered = new Set((access.rowFilters ?? []).map((filter) => filter.role))
+  const operations = operationsOf[command] ?? []
+  return (access.roles ?? []).some(
+    (grant) => filtered.has(grant.role) && grant.operations.some((operation) => operations.includes(operation))
+  )
+}
+
+/** The violations among `policies` (of pg_policies) for `definitions` (of platform.schema_defs). */
+export const judgeDefinitions = (
+  definitions: ReadonlyArray<Row>,
+  policies: ReadonlyArray<Row>
+): ReadonlyArray<Wrong> => {
+  const byTable = new Map(definitions.map((row) => [`${row.pg_schema}.${row.pg_table}`, row]))
+  return policies.flatMap((policy): ReadonlyArray<Wrong> => {
+    const definition = byTable.get(`${policy.schema}.${policy.table}`)
+    const object = `${quoteName(String(policy.name))} on ${quoteName(String(policy.schema))}.${quoteName(String(policy.table))}`
+    if (definition === undefined) {
+      const detail = "no definition that is served has this table"
+      return [{ code: "unexpected_policy", object, detail, repair: `DROP POLICY ${object}` }]
+    }
+    const path = String(definition.path)
+    const repair = `-- velocity schema apply: the definition of ${path}, again`
+    const access = (definition.access ?? {}) as Access
+    return [policy.qual, policy.with_check].flatMap((expression): ReadonlyArray<Wrong> => {
+      if (typeof expression !== "string") return []
+      if (isFiltered(access, String(policy.cmd)) && !expression.includes("platform.has_role(")) {
+        return [
+          { code: "open_policy", object, detail: `${path} has row filters, and the policy is ${expression}`, repair }
+        ]
+      }
+      return (access.rowFilters ?? []).length === 0 && expression !== "true"
+        ? [
+            {
+              code: "unexpected_policy",
+              object,
+              detail: `${path} has no row filters, and the policy is ${expression}`,
+              repair
+            }
+          ]
+        : []
+    })
+  })
+}
