@@ -25,7 +25,7 @@ export const AuditEntryBody = Schema.Struct({
   id: Schema.String,
   chain: Schema.String,
   lane: Schema.Int,
-  seq: Schema.Int,
+  seq: Schema.String.annotate({ description: "In digits: it may pass 2^53" }),
   occurred_at: Schema.String.annotate({ description: "UTC, with microseconds" }),
   actor: Schema.String,
   action: Schema.String,
@@ -47,7 +47,7 @@ export const AuditEntryBody = Schema.Struct({
 export const AuditFindingBody = Schema.Struct({
   chain: Schema.String,
   lane: Schema.Int,
-  seq: Schema.Int,
+  seq: Schema.String.annotate({ description: "In digits: it may pass 2^53" }),
   id: Schema.NullOr(Schema.String),
   occurred_at: Schema.NullOr(Schema.String),
   stored_hash: Schema.NullOr(Schema.String),

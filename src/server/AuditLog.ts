@@ -57,7 +57,7 @@ export const maxFindings = 1_000
 const utc = (column: string): string =>
   `pg_catalog.to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
 
-const entryJson = `json_build_object('id', id, 'chain', chain, 'lane', lane, 'seq', seq, 'occurred_at', ${utc("occurred_at")},
+const entryJson = `json_build_object('id', id, 'chain', chain, 'lane', lane, 'seq', seq::text, 'occurred_at', ${utc("occurred_at")},
  'actor', actor, 'action', action, 'outcome', outcome, 'schema_path', schema_path, 'entity_id', entity_id,
  'payload', payload::text, 'request_id', request_id, 'reason', reason, 'ticket_ref', ticket_ref,
  'fail_modes', fail_modes::text, 'db_login', db_login, 'db_role', db_role,
@@ -99,7 +99,7 @@ order by occurred_at desc, id desc limit ${bind(query.limit + 1)}::int4`,
   )
 }
 
-const findingJson = `json_build_object('chain', v.chain, 'lane', v.lane, 'seq', v.seq, 'id', v.id,
+const findingJson = `json_build_object('chain', v.chain, 'lane', v.lane, 'seq', v.seq::text, 'id', v.id,
  'occurred_at', ${utc("v.occurred_at")}, 'stored_hash', encode(v.stored_hash, 'hex'),
  'computed_hash', encode(v.computed_hash, 'hex'), 'problem', v.problem)::text as finding`
 

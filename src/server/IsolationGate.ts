@@ -1,7 +1,7 @@
 /**
  * The gate of ADR-007: nothing about tenants is served unless the database holds domains apart.
  *
- * It is judged before the server listens, where a violation ends the process (exit code 78), and every minute while it
+ * It is judged before the server listens, where a violation ends the process (`IsolationCheck.exitCode`), and every minute while it
  * runs, where a violation closes the gate: requests are 503, readiness is false, a metric tells, and the log names each
  * violation with the SQL that repairs it. Whoever repairs it opens the gate again within a minute. A database that does
  * not answer leaves the gate as it was: nothing can be read from it either; before the first answer it is closed.
@@ -9,28 +9,20 @@
 import { Context, Data, Duration, Effect, Layer, Metric } from "effect"
 import { type Problem, problem } from "../domain/Problem.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
-
-/** Something that would let the API past row-level security, and the SQL that repairs it. */
-export interface IsolationViolation {
-  readonly name: string
-  readonly detail: string
-  readonly repair: string
-}
+import type { Violation } from "../postgres/IsolationCheck.ts"
+import * as IsolationCheck from "../postgres/IsolationCheck.ts"
 
 /** The database could let the API past row-level security: the process must not serve. */
 export class IsolationViolated extends Data.TaggedError("IsolationViolated")<{
-  readonly violations: ReadonlyArray<IsolationViolation>
+  readonly violations: ReadonlyArray<Violation>
 }> {
   override get message(): string {
     return [
-      "the database could let the API past row-level security; it does not start",
-      ...this.violations.map(({ detail, name, repair }) => `  ${name}: ${detail}\n    repair: ${repair}`)
+      "the database could let the API past row-level security, so nothing is served from it:",
+      ...this.violations.map((violation) => `  ${IsolationCheck.render(violation)}`)
     ].join("\n")
   }
 }
-
-/** The exit code of `IsolationViolated`: EX_CONFIG of sysexits.h. */
-export const isolationExitCode = 78
 
 const verifiedGauge = Metric.gauge("velocity_isolation_verified", {
   description: "1 while the isolation check finds nothing, else 0"
@@ -48,12 +40,12 @@ export class IsolationGate extends Context.Service<
     /** Why nothing may be served; undefined while all is well. */
     readonly closed: () => Problem | undefined
     /** Judges now, out of turn. */
-    readonly judge: Effect.Effect<ReadonlyArray<IsolationViolation>, DatabaseFailure>
+    readonly judge: Effect.Effect<ReadonlyArray<Violation>, DatabaseFailure>
   }
 >()("velocity/server/IsolationGate") {
   /** Over a check of the database. Fails with `IsolationViolated` where the first one that answers finds something. */
   static readonly layerOf = <R>(
-    check: Effect.Effect<ReadonlyArray<IsolationViolation>, DatabaseFailure, R>,
+    check: Effect.Effect<ReadonlyArray<Violation>, DatabaseFailure, R>,
     every: Duration.Duration = everyMinute
   ) =>
     Layer.effect(
@@ -61,7 +53,7 @@ export class IsolationGate extends Context.Service<
       Effect.gen(function* () {
         const context = yield* Effect.context<R>()
         let refusal: Problem | undefined = problem("not_ready", { detail: "the isolation check has not run yet" })
-        const judged = Effect.fnUntraced(function* (found: ReadonlyArray<IsolationViolation>) {
+        const judged = Effect.fnUntraced(function* (found: ReadonlyArray<Violation>) {
           const open = found.length === 0
           if (!open) yield* Effect.logError(new IsolationViolated({ violations: found }).message)
           else if (refusal !== undefined) yield* Effect.logInfo("isolation verified")
@@ -85,4 +77,7 @@ export class IsolationGate extends Context.Service<
         return IsolationGate.of({ closed: () => refusal, judge })
       })
     )
+
+  /** Over the check of the default database. */
+  static readonly layer = this.layerOf(IsolationCheck.check())
 }
