@@ -1,7 +1,7 @@
 /** The tests' own database: migrated, with the logins of a real installation and no more. */
 import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { Database, freshDatabase, freshDatabaseOn, ownServer, query } from "../support/Database.ts"
+import { Database, freshDatabase, query } from "../support/Database.ts"
 
 layer(Database.layer, { excludeTestServices: true })("a test's database", (it) => {
   it.effect("has each login as a real installation has it", () =>
@@ -44,17 +44,6 @@ layer(Database.layer, { excludeTestServices: true })("a test's database", (it) =
         const rows = yield* query(database.ownerUrl, "select current_database()::text as d")
         assert.deepStrictEqual(rows, [{ d: database.name }])
       }
-    })
-  )
-
-  it.effect("a test that changes roles has a server of its own", () =>
-    Effect.gen(function* () {
-      const server = yield* ownServer
-      const database = yield* freshDatabaseOn(server)
-      yield* query(server, "create role only_here")
-      const found = "select from pg_roles where rolname = 'only_here'"
-      assert.lengthOf(yield* query(database.ownerUrl, found), 1)
-      assert.lengthOf(yield* query((yield* Database).ownerUrl, found), 0)
     })
   )
 })

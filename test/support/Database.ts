@@ -11,9 +11,6 @@
  *     })
  */
 import { randomBytes } from "node:crypto"
-import * as Fs from "node:fs/promises"
-import * as Os from "node:os"
-import * as Path from "node:path"
 import * as PgConnection from "@effect/sql-pg/PgConnection"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Context from "effect/Context"
@@ -23,7 +20,6 @@ import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type { SqlError } from "effect/sql/SqlError"
 import { inject } from "vitest"
-import * as EmbeddedServer from "../../src/postgres/EmbeddedServer.ts"
 import { migrate } from "./Migrated.ts"
 
 /** What a test knows of its database. All URLs carry passwords. */
@@ -93,9 +89,8 @@ const ensureTemplate = Effect.fnUntraced(function* (superuser: string, admin: Pg
  * A fresh migrated database, dropped when the scope closes. The copy of a template does not carry the grants on the
  * database itself, so the migrations are applied to it again.
  */
-export const freshDatabaseOn = Effect.fnUntraced(function* (
-  superuser: string
-): Effect.fn.Return<TestDatabase, unknown, Scope.Scope> {
+export const freshDatabase: Effect.Effect<TestDatabase, unknown, Scope.Scope> = Effect.gen(function* () {
+  const superuser = inject("postgres")
   const password = loginPassword(superuser)
   const id = randomBytes(5).toString("hex")
   const name = `t_${id}`
@@ -123,30 +118,6 @@ export const freshDatabaseOn = Effect.fnUntraced(function* (
     org: `o${id}`
   }
 })
-
-/** A fresh database on the run's server; see `freshDatabaseOn`. */
-export const freshDatabase: Effect.Effect<TestDatabase, unknown, Scope.Scope> = Effect.suspend(() =>
-  freshDatabaseOn(inject("postgres"))
-)
-
-/**
- * A server of the test's own, until the scope closes: the superuser's URL, for `freshDatabaseOn`. For tests that change
- * what belongs to a whole server (roles and memberships), beside which no other test could run.
- */
-export const ownServer: Effect.Effect<string, EmbeddedServer.EmbeddedServerError, Scope.Scope> = Effect.gen(
-  function* () {
-    const folder = yield* Effect.acquireRelease(
-      Effect.promise(async () => {
-        const made = await Fs.mkdtemp(Path.join(Os.tmpdir(), `velocity-test-${process.pid}-`))
-        await Fs.chmod(made, 0o755)
-        return made
-      }),
-      (path) => Effect.promise(() => Fs.rm(path, { recursive: true, force: true }))
-    )
-    const server = yield* EmbeddedServer.make({ dataDir: folder, durable: false })
-    return server.superuser.href
-  }
-)
 
 /** The configuration that the services of `src/` read, for a test's database. */
 export const configOf = (
