@@ -7,13 +7,16 @@ const dollarTag = /\$([A-Za-z_\u0080-\uffff][A-Za-z0-9_\u0080-\uffff]*)?\$/uy
 
 /** The index behind the quoted text that begins at `start`; a doubled quote inside it is a quote. */
 const endOfQuoted = (text: string, start: number, quote: string): number => {
-  let index = start + 1
-  for (;;) {
-    const end = text.indexOf(quote, index)
-    if (end < 0) return text.length
-    if (text[end + 1] !== quote) return end + 1
-    index = end + 2
+  // E'…' alone has backslashes that escape (PostgreSQL 4.1.2.2)
+  const escapes = quote === "'" && /(?:^|[^\w$])[eE]$/u.test(text.slice(Math.max(0, start - 2), start))
+  for (let index = start + 1; index < text.length; index++) {
+    if (escapes && text[index] === "\\") index++
+    else if (text[index] === quote) {
+      if (text[index + 1] !== quote) return index + 1
+      index++
+    }
   }
+  return text.length
 }
 
 /** The index behind a block comment, which may hold others. */
