@@ -59,7 +59,7 @@ export interface EmbeddedServer {
   readonly superuser: URL
   /** PostgreSQL's major version, e.g. 18. */
   readonly version: number
-  /** Process id of the postmaster. */
+  /** Process id of the postmaster; another one after it had to be started again. */
   readonly pid: number
   /** True when it was running already, left behind by a process that was killed. */
   readonly adopted: boolean
@@ -84,50 +84,58 @@ export const make = Effect.fnUntraced(function* (
   const scope = yield* Scope.Scope
 
   const serve = Effect.fnUntraced(function* () {
-    const running = yield* attempt(() => Postmaster.findOrStart(place))
+    const started = yield* attempt(() => Postmaster.findOrStart(place))
+    const server: Serving = { ...started, adopted: !started.started }
     const claim = yield* Scope.fork(scope)
-    yield* own(place.password, running.port).pipe(
+    yield* own(place, server).pipe(
       Scope.provide(claim),
       Effect.onError(() => Scope.close(claim, Exit.void)),
       // one that we started and cannot use is not left behind; one that another process took from us is
       Effect.tapError((error) =>
-        running.started && error.reason !== "InUse"
-          ? attempt(() => Postmaster.stop(place.folder, running.pid))
+        started.started && error.reason !== "InUse"
+          ? attempt(() => Postmaster.stop(place.folder, server.pid))
           : Effect.void
       )
     )
-    return { running, claim }
+    // the claim first: while it is held, a server that ends is started again
+    const stop = Effect.uninterruptible(
+      Effect.andThen(
+        Scope.close(claim, Exit.void),
+        Effect.promise(() => Postmaster.stop(place.folder, server.pid))
+      )
+    )
+    return { server, stop: yield* Effect.cached(stop) }
   })
 
   const acquire = Effect.gen(function* () {
-    let { running, claim } = yield* serve()
-    if (options.port !== undefined && running.port !== options.port) {
-      // ours now, so it may be stopped: it serves on the port of an earlier run
-      yield* attempt(() => Postmaster.stop(place.folder, running.pid))
-      yield* Scope.close(claim, Exit.void)
-      ;({ running, claim } = yield* serve())
-    }
-    yield* attempt(() => remember(place, running.port))
-    const stop = yield* Effect.cached(
-      Effect.promise(() => Postmaster.stop(place.folder, running.pid)).pipe(
-        Effect.ensuring(Scope.close(claim, Exit.void)),
-        Effect.uninterruptible
-      )
-    )
-    return { running, stop }
+    const found = yield* serve()
+    if (options.port === undefined || found.server.port === options.port) return found
+    // it serves on the port of an earlier run, and is ours now, so it may be stopped
+    yield* found.stop
+    return yield* serve()
   })
 
-  const { running, stop } = yield* Effect.acquireRelease(acquire, ({ stop }) => stop)
+  const { server, stop } = yield* Effect.acquireRelease(acquire, ({ stop }) => stop)
+  yield* attempt(() => remember(place, server.port))
   return {
     host: "127.0.0.1",
-    port: running.port,
-    superuser: urlOf(place.password, running.port),
+    port: server.port,
+    superuser: urlOf(place.password, server.port),
     version: place.binaries.major,
-    pid: running.pid,
-    adopted: !running.started,
+    get pid() {
+      return server.pid
+    },
+    adopted: server.adopted,
     stop
   }
 })
+
+/** The server that we own; its process changes when it had to be started again. */
+interface Serving {
+  pid: number
+  readonly port: number
+  readonly adopted: boolean
+}
 
 interface Place extends Postmaster.StartOptions {
   readonly binaries: Binaries
@@ -296,15 +304,41 @@ const remember = async (place: Place, port: number): Promise<void> => {
 }
 
 /**
- * Holds the server for this process until the scope closes; fails with `InUse` when another process has it. The
- * session is made again when it is lost (a crash of one backend restarts them all).
+ * Holds the server for this process until the scope closes; fails with `InUse` when another process has it. The session
+ * is made again when it is lost (a crash of one backend ends them all), and so is the server when it is gone.
  */
 const own = Effect.fnUntraced(function* (
-  password: string,
-  port: number
+  place: Place,
+  server: Serving
 ): Effect.fn.Return<void, EmbeddedServerError, Scope.Scope> {
   const first = yield* Deferred.make<void, EmbeddedServerError>()
-  const session = Effect.scoped(
+  const revive = Effect.gen(function* () {
+    const again = yield* attempt(() => Postmaster.findOrStart({ ...place, port: server.port }))
+    server.pid = again.pid
+    if (again.started) yield* Effect.logWarning("PostgreSQL had ended and was started again; see postgres.log")
+  }).pipe(
+    Effect.catch((error) => Effect.andThen(Effect.logError(error.message), Effect.sleep("5 seconds"))),
+    // whoever stops us waits for it, so that nothing is started behind his back
+    Effect.uninterruptible
+  )
+  yield* hold(place.password, server.port, Deferred.succeed(first, undefined)).pipe(
+    Effect.tapError((error) => Deferred.fail(first, error)),
+    Effect.ignore,
+    Effect.andThen(Effect.sleep("100 millis")),
+    Effect.andThen(revive),
+    Effect.forever,
+    Effect.forkScoped
+  )
+  return yield* Deferred.await(first)
+})
+
+/** One session that holds the lock, for as long as it lives. */
+const hold = (
+  password: string,
+  port: number,
+  held: Effect.Effect<unknown>
+): Effect.Effect<never, EmbeddedServerError> =>
+  Effect.scoped(
     Effect.gen(function* () {
       const connection = yield* PgConnection.make({
         url: Redacted.make(urlOf(password, port).href),
@@ -320,7 +354,7 @@ const own = Effect.fnUntraced(function* (
           message: `another process serves this data folder: ${String(holder[0]?.[0] ?? "unknown")}`
         })
       }
-      yield* Deferred.succeed(first, undefined)
+      yield* held
       // a listener hears of the end of its session
       const notifications = yield* connection.listen("velocity_embedded")
       return yield* Effect.forever(Queue.take(notifications))
@@ -336,12 +370,3 @@ const own = Effect.fnUntraced(function* (
       )
     )
   )
-  yield* session.pipe(
-    Effect.tapError((error) => Deferred.fail(first, error)),
-    Effect.ignore,
-    Effect.andThen(Effect.sleep("250 millis")),
-    Effect.forever,
-    Effect.forkScoped
-  )
-  return yield* Deferred.await(first)
-})

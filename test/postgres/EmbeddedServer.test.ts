@@ -199,13 +199,32 @@ describe("one owner", () => {
         Effect.gen(function* () {
           const server = yield* make(folder, { durable: true })
           yield* query(server.superuser.href, "create table kept as select 1 as x")
-          process.kill(server.pid, "SIGKILL")
-          return server.pid
+          const { pid } = server
+          process.kill(pid, "SIGKILL")
+          return pid
         })
       )
       const server = yield* make(folder)
       assert.notStrictEqual(server.pid, committed)
       assert.deepStrictEqual(yield* ask(server, "select x from kept"), { x: 1 })
+    })
+  )
+
+  it.live("a server that is killed under its owner is started again, where it was", () =>
+    Effect.gen(function* () {
+      const server = yield* make(yield* freshFolder, { durable: true })
+      yield* query(server.superuser.href, "create table kept as select 1 as x")
+      const before = server.pid
+      process.kill(before, "SIGKILL")
+      const row = yield* Effect.orElseSucceed(ask(server, "select x from kept"), () => undefined).pipe(
+        Effect.repeat({ until: (answer) => answer !== undefined })
+      )
+      assert.deepStrictEqual(row, { x: 1 })
+      yield* Effect.sync(() => server.pid).pipe(
+        Effect.tap(() => Effect.yieldNow),
+        Effect.repeat({ until: (pid) => pid !== before })
+      )
+      assert.strictEqual((yield* ask(server, "select current_setting('port') as port"))?.port, String(server.port))
     })
   )
 
