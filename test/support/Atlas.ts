@@ -30,7 +30,7 @@ const domainSql = (schema: string, chain: string): ReadonlyArray<string> => [
 ]
 
 const system =
-  "id uuid primary key, version int not null default 1, created_at timestamptz not null default clock_timestamp(), deleted_at timestamptz, _live boolean generated always as (deleted_at is null) stored, unique (id, _live)"
+  "id uuid primary key, version int not null default 1, created_at timestamptz not null, deleted_at timestamptz, _live boolean generated always as (deleted_at is null) stored, unique (id, _live)"
 
 const tableSql = (schema: string, table: string, columns: string): ReadonlyArray<string> => [
   `create table ${schema}.${table} (${system}, ${columns})`,
@@ -139,7 +139,7 @@ export const createCity = (apiUrl: string, atlas: Atlas, name: string) =>
       ])
       yield* connection.query(
         `with made as (
-           insert into ${atlas.schema}.city_v1 (id, name) select $1::uuid, $2 where (select platform.enter($3::int4, $4::int8, 'create'))
+           insert into ${atlas.schema}.city_v1 (id, name, created_at) select $1::uuid, $2, clock_timestamp() where (select platform.enter($3::int4, $4::int8, 'create'))
            returning id, name, created_at
          ), event as (
            insert into platform.event_log (id, chain, storage_id, def_id, entity_id, version, op, occurred_at, actor, changed, state, salt, hash)
