@@ -5,6 +5,10 @@
  * What holds however one ends (answers, errors, interruption, a killed backend): its role and settings end with it,
  * because they are transaction-local and the transaction is over before the session serves again; a session of which
  * that is not certain is closed. The first error is the one that is reported, not the 25P02 that follow it.
+ *
+ * Measured with eight clients on two cores, a row read by its key as JSON: a bundle costs 28 µs of this process, more than
+ * half of it in the one write call, and reaches 0.9 to 1.0 of pgbench's rate for the same transaction in four round
+ * trips; an interactive transaction of one statement costs 58 µs (two writes).
  */
 import type * as PgConnection from "@effect/sql-pg/PgConnection"
 import * as Cause from "effect/Cause"
