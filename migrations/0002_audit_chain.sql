@@ -10,7 +10,8 @@ begin
 end
 $fn$;$ddl$);
 
--- the columns stand in hash order; no default partition: an entry without a month of its own fails, and is seen
+-- the columns stand in hash order; audit_insert judges the values, since a CHECK is parsed anew for every insert; no
+-- default partition: an entry without a month of its own fails, and is seen
 select platform.migrate_relation('audit_log', $ddl$
 create table platform.audit_log (
   chain text not null,
@@ -20,7 +21,7 @@ create table platform.audit_log (
   id uuid not null,
   actor text not null,
   action text not null,
-  outcome text not null check (outcome in ('ok', 'denied', 'failed', 'dry_run', 'unknown')),
+  outcome text not null,
   schema_path text,
   entity_id uuid,
   payload jsonb,
@@ -124,65 +125,68 @@ $fn$;$ddl$);
 -- audit_heads.
 select platform.migrate_function($ddl$create or replace function platform.audit_insert(p_chain text, p_actor text, p_action text, p_outcome text, p_schema_path text, p_entity_id uuid, p_payload jsonb, p_fail_modes jsonb, p_request_id text, p_reason text, p_ticket_ref text) returns uuid language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
-  v_lanes constant int4 := 32;
-  v_login constant text := session_user;
-  v_role constant text := current_setting('role');
-  v_domain record;
-  v_own constant int4 := pg_backend_pid() % v_lanes;
-  v_lane int2 := v_own;
-  v_month timestamptz;
-  v_last record;
-  v_id constant uuid := gen_random_uuid();
-  v_seq int8;
+  v_login text := session_user;
+  v_role text := current_setting('role');
+  v_chain_no int4;
+  v_allowed boolean;
+  v_lane int2 := pg_backend_pid() % 32;
+  v_id uuid := gen_random_uuid();
   v_at timestamptz;
+  v_seq int8;
   v_prev bytea;
+  v_last_at timestamptz;
 begin
-  if current_setting('client_encoding') <> 'UTF8' or current_setting('server_encoding') <> 'UTF8'
-    or current_setting('transaction_isolation') <> 'read committed' then
+  if current_setting('client_encoding') <> 'UTF8' or current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'audit_insert needs UTF8 and READ COMMITTED' using errcode = 'VL002';
   end if;
-  select d.pg_schema, d.chain_no into v_domain from platform.domains d where d.chain = p_chain;
-  if not found then
-    raise exception 'no chain %', p_chain using errcode = 'VL003';
-  end if;
-  if not (case
+  select d.chain_no, case
       when v_role = 'velocity_gateway' then v_login = 'velocity_api' and (p_chain = 'platform' or p_outcome <> 'ok')
       when v_role = 'none' then v_login = 'velocity_operator' and p_action like 'operator.%'
       else v_login = 'velocity_api' and p_chain <> 'platform'
-        and v_role in (v_domain.pg_schema || '_reader', v_domain.pg_schema || '_writer', v_domain.pg_schema || '_admin')
-      end) then
+        and v_role in (d.pg_schema || '_reader', d.pg_schema || '_writer', d.pg_schema || '_admin')
+      end
+    into v_chain_no, v_allowed from platform.domains d where d.chain = p_chain;
+  if not found then
+    raise exception 'no chain %', p_chain using errcode = 'VL003';
+  end if;
+  if v_allowed is not true then
     raise exception '% as % may not write % to %', v_login, v_role, p_action, p_chain using errcode = '42501';
   end if;
-  loop
-    exit when pg_try_advisory_xact_lock(v_domain.chain_no, v_lane);
-    v_lane := (v_lane + 1) % v_lanes;
-    if v_lane = v_own then
-      perform pg_advisory_xact_lock(v_domain.chain_no, v_lane);
-      exit;
-    end if;
-  end loop;
+  if p_outcome not in ('ok', 'denied', 'failed', 'dry_run', 'unknown') then
+    raise exception 'no outcome %', p_outcome using errcode = 'VL012';
+  end if;
+  if not pg_try_advisory_xact_lock(v_chain_no, v_lane) then
+    for i in 1 .. 31 loop
+      v_lane := (v_lane + 1) % 32;
+      exit when pg_try_advisory_xact_lock(v_chain_no, v_lane);
+      if i = 31 then
+        v_lane := pg_backend_pid() % 32;
+        perform pg_advisory_xact_lock(v_chain_no, v_lane);
+      end if;
+    end loop;
+  end if;
   v_at := clock_timestamp();
-  v_month := date_trunc('month', v_at, 'UTC');
-  select a.seq, a.hash, a.occurred_at into v_last from platform.audit_log a
-    where a.chain = p_chain and a.lane = v_lane and a.occurred_at >= v_month order by a.seq desc limit 1;
+  select a.seq, a.hash, a.occurred_at into v_seq, v_prev, v_last_at from platform.audit_log a
+    where a.chain = p_chain and a.lane = v_lane and a.occurred_at >= date_trunc('month', v_at, 'UTC') order by a.seq desc limit 1;
   if not found then
-    select a.seq, a.hash, a.occurred_at into v_last from platform.audit_log a
-      where a.chain = p_chain and a.lane = v_lane and a.occurred_at < v_month order by a.seq desc limit 1;
+    select a.seq, a.hash, a.occurred_at into v_seq, v_prev, v_last_at from platform.audit_log a
+      where a.chain = p_chain and a.lane = v_lane and a.occurred_at < date_trunc('month', v_at, 'UTC') order by a.seq desc limit 1;
     if not found then
-      select h.seq, h.hash, h.occurred_at into v_last from platform.audit_heads h where h.chain = p_chain and h.lane = v_lane;
+      select h.seq, h.hash, h.occurred_at into v_seq, v_prev, v_last_at from platform.audit_heads h
+        where h.chain = p_chain and h.lane = v_lane;
+      if not found then
+        v_seq := 0;
+        v_prev := sha256(convert_to(format('velocity/audit/v1/%s/%s', p_chain, v_lane), 'UTF8'));
+      end if;
     end if;
   end if;
-  if v_last.seq is null then
-    v_seq := 1;
-    v_prev := sha256(convert_to(format('velocity/audit/v1/%s/%s', p_chain, v_lane), 'UTF8'));
-  else
-    if v_last.occurred_at > v_at + interval '1 minute' then
-      raise exception 'the last entry of %, lane %, is of %, which is in the future', p_chain, v_lane, v_last.occurred_at using errcode = 'VL004';
+  if v_last_at >= v_at then
+    if v_last_at > v_at + interval '1 minute' then
+      raise exception 'the last entry of %, lane %, is of %, which is in the future', p_chain, v_lane, v_last_at using errcode = 'VL004';
     end if;
-    v_seq := v_last.seq + 1;
-    v_prev := v_last.hash;
-    v_at := greatest(v_at, v_last.occurred_at + interval '1 microsecond');
+    v_at := v_last_at + interval '1 microsecond';
   end if;
+  v_seq := v_seq + 1;
   insert into platform.audit_log values (p_chain, v_lane, v_seq, v_at, v_id, p_actor, p_action, p_outcome, p_schema_path,
     p_entity_id, p_payload, p_request_id, p_reason, p_ticket_ref, p_fail_modes, v_login, v_role, v_prev,
     sha256('\x00'::bytea || record_send(row(p_chain, v_lane, v_seq, v_at, v_id, p_actor, p_action, p_outcome, p_schema_path,

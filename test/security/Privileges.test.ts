@@ -345,6 +345,7 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
         [apiUrl, "velocity_auditor", entry(chain, "create", "denied"), denied],
         [apiUrl, "velocity_privacy", entry(chain, "create", "denied"), denied],
         [apiUrl, "none", entry(chain, "create", "ok"), denied],
+        [apiUrl, `${atlas.schema}_writer`, entry(chain, "create", "fine"), "VL012"],
         [operatorUrl, "none", entry(chain, "operator.schema.apply", "ok"), "done"],
         [operatorUrl, "none", entry("platform", "operator.term", "ok"), "done"],
         [operatorUrl, "none", entry(chain, "create", "ok"), denied],
