@@ -29,9 +29,26 @@ export const requestHash = (
   contentType: string,
   body: string | Uint8Array
 ): Uint8Array => {
-  const hash = createHash("sha256")
-  for (const part of [method, target, contentType]) hash.update(`${Buffer.byteLength(part)}:`).update(part)
-  return hash.update(body).digest()
+  const hash = new RequestHash(method, target, contentType)
+  hash.update(body)
+  return hash.digest()
+}
+
+/** The same hash of a body that comes in parts. */
+export class RequestHash {
+  private readonly hash = createHash("sha256")
+
+  constructor(method: string, target: string, contentType: string) {
+    for (const part of [method, target, contentType]) this.hash.update(`${Buffer.byteLength(part)}:`).update(part)
+  }
+
+  update(part: string | Uint8Array): void {
+    this.hash.update(part)
+  }
+
+  digest(): Uint8Array {
+    return this.hash.digest()
+  }
 }
 
 /** First in its transaction: raises where the key is not free. */

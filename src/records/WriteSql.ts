@@ -109,7 +109,8 @@ export const tableOf = (def: ServedDefinition): string => `${quoteName(def.pgSch
 
 /** The type a field has in the document. */
 const documentType = (field: Field): string => (field.type === "bytes" ? "text" : pgType(field))
-const fromDocument = (field: Field, alias: string): string =>
+/** A field's value in the document that `alias` was read from. */
+export const fromDocument = (field: Field, alias: string): string =>
   field.type === "bytes" ? `decode(${alias}.${quoteName(field.name)}, 'base64')` : `${alias}.${quoteName(field.name)}`
 export const documentColumns = (fields: ReadonlyArray<Field>): string =>
   fields.map((field) => `${quoteName(field.name)} ${documentType(field)}`).join(", ")
@@ -128,11 +129,12 @@ export const stateColumns = (fields: ReadonlyArray<Field>, alias: string): strin
     })
   ].join(", ")
 
-const gate = (def: ServedDefinition, operation: Operation): string =>
+/** The gate of a statement: true, or the statement fails (`platform.enter`). */
+export const gate = (def: ServedDefinition, operation: Operation): string =>
   `(select platform.enter(${def.id}, ${def.generation}, ${text(operation)}))`
 
 /** The names of the ref fields of `next` that point to nothing the caller may refer to, as an array. */
-const danglingOf = (shape: WriteShape, next: string, before: string | undefined, bind: Bind): string =>
+export const danglingOf = (shape: WriteShape, next: string, before: string | undefined, bind: Bind): string =>
   nameList(
     shape.def.spec.fields
       .filter((field) => field.type === "ref")
@@ -150,7 +152,8 @@ const danglingOf = (shape: WriteShape, next: string, before: string | undefined,
       })
   )
 
-const outsideOf = (shape: WriteShape, operation: Operation, alias: string, bind: Bind): string => {
+/** Whether the row `alias` is none that the caller may write, as an SQL condition. */
+export const outsideOf = (shape: WriteShape, operation: Operation, alias: string, bind: Bind): string => {
   const filter = shape.filter(operation, alias, bind)
   return filter === undefined ? "false" : `not coalesce((${filter}), false)`
 }
@@ -184,7 +187,8 @@ const bodyOf = (shape: WriteShape, bind: Bind): string => {
   return filter === undefined ? body : `case when (${filter}) then ${body} end`
 }
 
-class Parameters {
+/** The values of a statement, in the order they are bound. */
+export class Parameters {
   readonly values: Array<unknown> = []
   readonly bind: Bind = (value) => `$${this.values.push(value)}`
 }

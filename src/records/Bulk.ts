@@ -1,0 +1,479 @@
+/**
+ * Many records in one request: a JSON array, or a stream of NDJSON. Part of `WriteRecords`.
+ *
+ * All or nothing is one transaction, in statements of 500 records; the next 500 are read and judged while Postgres works on
+ * the last. Of a stream nothing is held but two such chunks (and, where ids are asked for, 16 bytes a record). Each record
+ * has its history row, each chunk its audit entry with the root over its events (fine print 14).
+ *
+ * Lenient (`Prefer: handling=lenient`) commits chunk by chunk, and a chunk that fails is split until the bad record stands
+ * alone; the answer tells of each record, in order, as chunks commit. It takes no Idempotency-Key and no dry run.
+ */
+import * as Clock from "effect/Clock"
+import * as Config from "effect/Config"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
+import { ExactJsonError, type ExactValue, parse, stringify } from "../domain/ExactJson.ts"
+import { type Fault, fault, pointerOf } from "../domain/Fault.ts"
+import type { Caller } from "../domain/Identity.ts"
+import { Problem, problem, problemDocument } from "../domain/Problem.ts"
+import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
+import { statement } from "../postgres/Statement.ts"
+import type { Tx } from "../postgres/TenantTx.ts"
+import { type Bad, badOf, bulkAuditSql, bulkSql, chunkSize, type Ready } from "./BulkSql.ts"
+import { failureOf } from "./Failures.ts"
+import * as Idempotency from "./Idempotency.ts"
+import { documentOf } from "./InputDecoder.ts"
+import { type Line, maxRecord, NdjsonLines } from "./NdjsonLines.ts"
+import { type Failing, isDatabaseFailure, type Subject, transient } from "./Outcomes.ts"
+import { type Answer, type Prepared, prepare } from "./Prepared.ts"
+import { danglingProblem, type WriteParts } from "./WriteOne.ts"
+import { enterFor, type RecordType, type WriteRequest, writeTypeOf } from "./WriteType.ts"
+
+/** Records that one stream may bring: `VELOCITY_IMPORT_MAX_RECORDS` (1,000,000). */
+export const maxRecordsConfig = Config.Int("VELOCITY_IMPORT_MAX_RECORDS").pipe(Config.withDefault(1_000_000))
+
+/** Faults that one answer lists. */
+export const maxFaults = 1000
+
+/** Outcomes that wait for a client which does not read yet, in chunks: it may send everything first. */
+const waitingOutcomes = 512
+
+/** Creating many records. */
+export interface BulkWrite {
+  readonly json: (
+    type: RecordType,
+    caller: Caller,
+    request: WriteRequest & { readonly body: ExactValue }
+  ) => Effect.Effect<Answer, Failing>
+  readonly ndjson: (
+    type: RecordType,
+    caller: Caller,
+    request: WriteRequest & { readonly stream: Stream.Stream<Uint8Array, Problem> }
+  ) => Effect.Effect<Answer, Problem>
+}
+
+/** One record of a request, decoded or refused. */
+type Judged = { readonly ready: Ready } | { readonly index: number; readonly line: number; readonly problem: Problem }
+
+const isReady = (one: Judged): one is { readonly ready: Ready } => "ready" in one
+
+const encoder = new TextEncoder()
+
+/** The same problem with its places inside the record at `index`. */
+const placed = (failure: Problem, index: number): Problem => {
+  const at = pointerOf([index])
+  const errors = (failure.errors ?? [fault([], failure.code, failure.detail ?? failure.title)]).map((one) =>
+    one.pointer === at || one.pointer.startsWith(`${at}/`) ? one : { ...one, pointer: at + one.pointer }
+  )
+  return problem(failure.code, { detail: failure.detail, errors, headers: failure.headers, cause: failure.cause })
+}
+
+/** The one problem of an all-or-nothing request whose records have these. */
+const joined = (problems: ReadonlyArray<Problem>): Problem => {
+  const errors: Array<Fault> = []
+  for (const one of problems) errors.push(...(one.errors ?? []))
+  // a body that cannot be read, then a refusal, then a broken rule
+  const worst =
+    problems.find((one) => one.status === 400 || one.status === 413) ??
+    problems.find((one) => one.status === 403) ??
+    problems[0]
+  const detail = errors.length > maxFaults ? `the first ${maxFaults} faults; there are more` : worst?.detail
+  return problem(worst?.code ?? "invalid", { detail, errors: errors.slice(0, maxFaults) })
+}
+
+/** Reasons that belong to a record, not to the database's state. */
+const isOfRecord = (failure: DatabaseFailure): boolean => {
+  switch (failure.reason._tag) {
+    case "Unique":
+    case "ForeignKey":
+    case "Check":
+    case "NotNull":
+    case "InvalidText":
+    case "OutOfRange":
+      return true
+    case "Denied":
+      return failure.reason.rowSecurity
+    default:
+      return false
+  }
+}
+
+/** A bad record's problem. */
+const badProblem = ({ dangling, outside, record }: Bad): Problem =>
+  dangling.length > 0
+    ? danglingProblem(dangling, [record.index])
+    : outside
+      ? placed(problem("row_outside_filter"), record.index)
+      : placed(problem("invalid"), record.index)
+
+/** The ids of what was made, 16 bytes each. */
+class Ids {
+  private readonly blocks: Array<Buffer> = []
+  count = 0
+  first: string | undefined
+  last: string | undefined
+
+  add(records: ReadonlyArray<Ready>, kept: boolean): void {
+    this.first ??= records[0]?.id
+    this.last = records[records.length - 1]?.id ?? this.last
+    this.count += records.length
+    if (kept) this.blocks.push(Buffer.from(records.map((record) => record.id.replaceAll("-", "")).join(""), "hex"))
+  }
+
+  /** `{"id":"…"}`, a line each. */
+  lines(): Stream.Stream<Uint8Array> {
+    return Stream.map(Stream.fromIterable(this.blocks), (block) => {
+      let text = ""
+      for (let at = 0; at < block.length; at += 16) {
+        const hex = block.toString("hex", at, at + 16)
+        text += `{"id":"${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}"}\n`
+      }
+      return encoder.encode(text)
+    })
+  }
+}
+
+/** The requests that create many records. */
+export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: number): BulkWrite => {
+  const { audited, entered, mapped } = outcomes
+
+  /** Judges one record of the request. */
+  const judge = (prepared: Prepared, value: ExactValue, index: number, line: number, now: number): Judged => {
+    const { caller, type } = prepared
+    const { decoder, rules } = writeTypeOf(type)
+    const decoded = decoder.decode(value, "create", caller.roles, [index])
+    if (Result.isFailure(decoded)) return { index, line, problem: decoded.failure }
+    const { values } = decoded.success
+    if (rules.any) {
+      const broken = rules.judge({ self: values, old: undefined, now, actor: caller.identity.actor, at: [index] })
+      if (broken !== undefined) return { index, line, problem: broken }
+    }
+    return { ready: { index, line, id: newId(), document: documentOf(values) } }
+  }
+
+  const judgeLine = (prepared: Prepared, line: Line, index: number, now: number): Judged => {
+    const refused = (failure: Problem): Judged => ({ index, line: line.number, problem: placed(failure, index) })
+    if (index >= maxRecords) return refused(problem("payload_too_large", { detail: `at most ${maxRecords} records` }))
+    if (line.text === undefined) {
+      return line.fault === "too_long"
+        ? refused(problem("payload_too_large", { detail: `a record may have ${maxRecord} bytes` }))
+        : refused(problem("malformed_json", { detail: "not UTF-8" }))
+    }
+    try {
+      return judge(prepared, parse(line.text), index, line.number, now)
+    } catch (cause) {
+      if (!(cause instanceof ExactJsonError)) throw cause
+      return refused(problem("malformed_json", { detail: cause.message }))
+    }
+  }
+
+  /** Finds the first record that cannot be written, by halves, each tried behind a savepoint. */
+  const firstBad = (
+    prepared: Prepared,
+    tx: Tx,
+    records: ReadonlyArray<Ready>
+  ): Effect.Effect<Problem, Failing | DatabaseFailure> =>
+    Effect.gen(function* () {
+      const { caller, shape, type } = prepared
+      let low = 0
+      let high = records.length
+      while (high - low > 1) {
+        const middle = (low + high) >>> 1
+        yield* tx.query(statement("savepoint part"))
+        const tried = yield* Effect.result(tx.query(bulkSql(shape, records.slice(low, middle), caller)))
+        if (Result.isSuccess(tried)) low = middle
+        else if (isOfRecord(tried.failure)) {
+          yield* tx.query(statement("rollback to savepoint part"))
+          high = middle
+        } else return yield* Effect.fail(tried.failure)
+      }
+      const tried = yield* Effect.result(tx.query(bulkSql(shape, records.slice(low, high), caller)))
+      const { index } = records[low] as Ready
+      if (Result.isSuccess(tried)) return placed(problem("write_conflict"), index)
+      const failure = failureOf(type, tried.failure)
+      return failure instanceof Problem ? placed(failure, index) : yield* Effect.fail(failure)
+    })
+
+  /** Writes a chunk inside a transaction, behind a savepoint so that a bad record can be named. */
+  const writeChunk = Effect.fnUntraced(function* (prepared: Prepared, tx: Tx, records: ReadonlyArray<Ready>) {
+    const { caller, shape } = prepared
+    yield* tx.query(statement("savepoint chunk"))
+    const outcome = yield* Effect.result(tx.query(bulkSql(shape, records, caller)))
+    if (Result.isFailure(outcome)) {
+      if (!isOfRecord(outcome.failure)) return yield* Effect.fail(outcome.failure)
+      yield* tx.query(statement("rollback to savepoint chunk"))
+      return yield* yield* firstBad(prepared, tx, records)
+    }
+    const bad = badOf(outcome.success.rows, records)
+    if (bad.length > 0) return yield* joined(bad.map(badProblem))
+    yield* tx.query(statement("release savepoint chunk"))
+    yield* tx.query(bulkAuditSql(shape, records))
+  })
+
+  /** Everything in one transaction. `feed` hands over chunk after chunk, and answers the hash of what it read. */
+  const allOrNothing = (
+    prepared: Prepared,
+    feed: (
+      take: (records: ReadonlyArray<Judged>) => Effect.Effect<void, Failing | DatabaseFailure>
+    ) => Effect.Effect<Uint8Array, Failing | DatabaseFailure>
+  ): Effect.Effect<Answer, Failing> => {
+    const { caller, key, prefer, type } = prepared
+    const keepIds = prefer.answer === "representation" && !prefer.rollback
+    const inside = Effect.fnUntraced(function* (tx: Tx) {
+      const ids = new Ids()
+      let writing: Fiber.Fiber<void, Failing | DatabaseFailure> | undefined
+      const written = Effect.suspend(() => (writing === undefined ? Effect.void : Fiber.join(writing)))
+      const hash = yield* feed((judged) =>
+        Effect.gen(function* () {
+          const problems: Array<Problem> = []
+          const records: Array<Ready> = []
+          for (const one of judged) {
+            if (isReady(one)) records.push(one.ready)
+            else problems.push(one.problem)
+          }
+          yield* written
+          writing = undefined
+          if (problems.length > 0) return yield* joined(problems)
+          ids.add(records, keepIds)
+          writing = yield* Effect.forkChild(writeChunk(prepared, tx, records))
+        })
+      )
+      yield* written
+      if (key !== undefined) {
+        const keyed = { ...key, hash }
+        yield* tx.query(Idempotency.beginSql(keyed))
+        const result = { created: ids.count, ids: [ids.first, ids.last] }
+        yield* tx.query(Idempotency.endBulkSql(keyed, 201, result))
+      }
+      return ids
+    })
+    return Effect.gen(function* () {
+      const outcome = yield* Effect.result(tenant.run(enterFor(type, caller, "create"), inside, prepared.end))
+      if (Result.isFailure(outcome)) {
+        const replay = isDatabaseFailure(outcome.failure) ? Idempotency.replayOf(outcome.failure) : undefined
+        if (replay !== undefined) {
+          const [first, last] = replay.ids
+          return answerOf(prepared, replay.created ?? 0, first, last, undefined, { "idempotency-replayed": "true" })
+        }
+        return yield* mapped(prepared, undefined, undefined, Effect.fail(outcome.failure))
+      }
+      const ids = outcome.success
+      return answerOf(prepared, ids.count, ids.first, ids.last, keepIds ? ids.lines() : undefined, {})
+    })
+  }
+
+  const answerOf = (
+    { prefer }: Prepared,
+    created: number,
+    first: string | undefined,
+    last: string | undefined,
+    lines: Stream.Stream<Uint8Array> | undefined,
+    more: Readonly<Record<string, string>>
+  ): Answer => {
+    const applied = [
+      ...(prefer.rollback ? ["tx=rollback"] : []),
+      ...(lines === undefined ? [] : ["return=representation"])
+    ]
+    const headers = {
+      "cache-control": "private, no-cache",
+      vary: "Authorization, X-API-Key, Accept, Prefer",
+      ...(applied.length === 0 ? {} : { "preference-applied": applied.join(", ") }),
+      ...more
+    }
+    if (lines !== undefined) {
+      return { status: 201, body: undefined, headers, stream: lines }
+    }
+    const told = prefer.rollback ? { created } : { created, first_id: first ?? null, last_id: last ?? null }
+    return { status: 201, body: JSON.stringify(told), headers }
+  }
+
+  /** Commits what is good of these, splitting what fails; a problem for each record that was not written. */
+  const commitLenient = (
+    prepared: Prepared,
+    records: ReadonlyArray<Ready>
+  ): Effect.Effect<ReadonlyMap<number, Problem>, Failing> =>
+    Effect.gen(function* () {
+      const found = new Map<number, Problem>()
+      if (records.length === 0) return found
+      const { caller, shape, type } = prepared
+      const outcome = yield* Effect.result(
+        transient(
+          tenant.bundle(enterFor(type, caller, "create"), [
+            bulkSql(shape, records, caller),
+            bulkAuditSql(shape, records)
+          ])
+        )
+      )
+      if (Result.isFailure(outcome)) {
+        const { failure } = outcome
+        if (!isOfRecord(failure)) return yield* mapped(prepared, undefined, undefined, Effect.fail(failure))
+        const [only] = records
+        if (records.length === 1 && only !== undefined) {
+          const told = failureOf(type, failure)
+          if (!(told instanceof Problem)) return yield* Effect.fail(told)
+          return found.set(only.index, placed(told, only.index))
+        }
+        const middle = records.length >>> 1
+        for (const half of [records.slice(0, middle), records.slice(middle)]) {
+          for (const [index, one] of yield* commitLenient(prepared, half)) found.set(index, one)
+        }
+        return found
+      }
+      const bad = badOf(outcome.success[0]?.rows ?? [], records)
+      if (bad.length === 0) return found
+      for (const one of bad) found.set(one.record.index, badProblem(one))
+      const good = records.filter((record) => !found.has(record.index))
+      for (const [index, one] of yield* commitLenient(prepared, good)) found.set(index, one)
+      return found
+    })
+
+  const outcomeLine = (prepared: Prepared, line: number, result: string | Problem): string =>
+    typeof result === "string"
+      ? `{"line":${line},"status":201,"id":"${result}"}\n`
+      : `${JSON.stringify({
+          line,
+          status: result.status,
+          problem: problemDocument(result, prepared.caller.requestId)
+        })}\n`
+
+  /** The answer of a lenient request: what became of each record, as it is known. */
+  const lenient = (prepared: Prepared, chunks: Stream.Stream<ReadonlyArray<Judged>, Problem>): Answer => {
+    let created = 0
+    let failed = 0
+    let over = false
+    const one = (judged: ReadonlyArray<Judged>) =>
+      Effect.gen(function* () {
+        if (over) return ""
+        const ready = judged.filter(isReady).map((record) => record.ready)
+        const outcome = yield* Effect.result(commitLenient(prepared, ready))
+        if (Result.isFailure(outcome)) over = true
+        let text = ""
+        for (const item of judged) {
+          const record = isReady(item) ? item.ready : item
+          const wrong = isReady(item)
+            ? Result.isFailure(outcome)
+              ? asProblem(outcome.failure)
+              : outcome.success.get(item.ready.index)
+            : item.problem
+          if (wrong === undefined) created += 1
+          else failed += 1
+          text += outcomeLine(prepared, record.line, wrong ?? (item as { readonly ready: Ready }).ready.id)
+        }
+        return text
+      })
+    const subject: Subject = prepared
+    const stream = chunks.pipe(
+      Stream.mapEffect(one),
+      Stream.catch((failure: Problem) =>
+        Stream.sync(() => {
+          failed += 1
+          return `${JSON.stringify({ status: failure.status, problem: problemDocument(failure, prepared.caller.requestId) })}\n`
+        })
+      ),
+      Stream.map((text) => encoder.encode(text)),
+      Stream.ensuring(
+        Effect.suspend(() => (failed === 0 ? Effect.void : entered(subject, undefined, "failed", { created, failed })))
+      ),
+      Stream.buffer({ capacity: waitingOutcomes })
+    )
+    return {
+      status: 200,
+      body: undefined,
+      headers: {
+        "cache-control": "private, no-cache",
+        vary: "Authorization, X-API-Key, Accept, Prefer",
+        "preference-applied": "handling=lenient"
+      },
+      stream
+    }
+  }
+
+  /** What lenient handling cannot be asked for together with. */
+  const lenientRefusal = ({ key, prefer }: Prepared): Problem | undefined =>
+    prefer.lenient && (key !== undefined || prefer.rollback)
+      ? problem("malformed_header", {
+          detail: "handling=lenient commits as it goes: it takes neither Idempotency-Key nor tx=rollback"
+        })
+      : undefined
+
+  const json: BulkWrite["json"] = (type, caller, request) =>
+    Effect.gen(function* () {
+      const hashed = request.headers.idempotencyKey === undefined ? undefined : stringify(request.body)
+      const prepared = yield* Effect.fromResult(prepare(type, caller, "create", request, hashed))
+      const refused = lenientRefusal(prepared)
+      if (refused !== undefined) return yield* refused
+      const { body } = request
+      if (!Array.isArray(body)) {
+        return yield* problem("invalid", { errors: [fault([], "type", "an array of records")] })
+      }
+      const now = yield* Clock.currentTimeMillis
+      const judged = (body as ReadonlyArray<ExactValue>).map((value, index) =>
+        judge(prepared, value, index, index + 1, now)
+      )
+      const chunks: Array<ReadonlyArray<Judged>> = []
+      for (let at = 0; at < judged.length; at += chunkSize) chunks.push(judged.slice(at, at + chunkSize))
+      if (prepared.prefer.lenient) return lenient(prepared, Stream.fromIterable(chunks))
+      // every fault of every record, before anything is written
+      const wrong = judged.flatMap((one) => (isReady(one) ? [] : [one.problem]))
+      const hash = prepared.key?.hash ?? new Uint8Array(32)
+      const work =
+        wrong.length > 0
+          ? Effect.fail(joined(wrong))
+          : allOrNothing(prepared, (take) => Effect.as(Effect.forEach(chunks, take, { discard: true }), hash))
+      return yield* audited(prepared, undefined, work)
+    })
+
+  const ndjson: BulkWrite["ndjson"] = (type, caller, request) =>
+    Effect.gen(function* () {
+      const prepared = yield* Effect.fromResult(prepare(type, caller, "create", request, undefined))
+      const refused = lenientRefusal(prepared)
+      if (refused !== undefined) return yield* refused
+      const now = yield* Clock.currentTimeMillis
+      const hash =
+        prepared.key === undefined
+          ? undefined
+          : new Idempotency.RequestHash(request.method, request.target, request.contentType ?? "")
+      const lines = new NdjsonLines()
+      let index = 0
+      let pending: Array<Judged> = []
+      /** Takes lines, and answers the chunks that are full. */
+      const gather = (found: ReadonlyArray<Line>): ReadonlyArray<ReadonlyArray<Judged>> => {
+        const full: Array<ReadonlyArray<Judged>> = []
+        for (const line of found) {
+          pending.push(judgeLine(prepared, line, index++, now))
+          if (pending.length === chunkSize) {
+            full.push(pending)
+            pending = []
+          }
+        }
+        return full
+      }
+      const rest = (): ReadonlyArray<ReadonlyArray<Judged>> => {
+        const full = gather(lines.end())
+        return pending.length === 0 ? full : [...full, pending]
+      }
+      const chunks = request.stream.pipe(
+        Stream.map((bytes) => {
+          hash?.update(bytes)
+          return gather(lines.push(bytes))
+        }),
+        Stream.concat(Stream.sync(rest)),
+        Stream.flattenIterable
+      )
+      if (prepared.prefer.lenient) return lenient(prepared, Stream.buffer(chunks, { capacity: 1 }))
+      const work = allOrNothing(prepared, (take) =>
+        Effect.map(Stream.runForEach(chunks, take), () => hash?.digest() ?? new Uint8Array(32))
+      )
+      return yield* audited(prepared, undefined, work)
+    }).pipe(Effect.mapError(asProblem))
+
+  return { json, ndjson }
+}
+
+/** A stream cannot be asked for again, so a definition that changed under it is a reason to repeat the request. */
+const asProblem = (failure: Failing): Problem =>
+  failure instanceof Problem
+    ? failure
+    : problem("unavailable", { detail: "the definition was changed meanwhile", headers: { "retry-after": "1" } })
