@@ -16,6 +16,10 @@ export const databaseProblem = ({ reason }: DatabaseFailure): Problem => {
       return problem("timeout", { cause })
     case "LockTimeout":
       return problem("lock_timeout", { cause })
+    case "InvalidText":
+    case "OutOfRange":
+      // a text with a NUL, a 30th of February: what the query said, and nothing of ours
+      return problem("malformed_query", { detail: "a parameter has a value that cannot be", cause })
     default:
       return problem("internal", { cause })
   }

@@ -31,6 +31,9 @@ const violationsGauge = Metric.gauge("velocity_isolation_violations", {
   description: "Ways past row-level security that the last check found"
 })
 
+const unjudged = problem("not_ready", { detail: "the isolation check has not run yet" })
+
+const soon = Duration.seconds(1)
 const everyMinute = Duration.minutes(1)
 
 /** See the module. */
@@ -52,7 +55,7 @@ export class IsolationGate extends Context.Service<
       IsolationGate,
       Effect.gen(function* () {
         const context = yield* Effect.context<R>()
-        let refusal: Problem | undefined = problem("not_ready", { detail: "the isolation check has not run yet" })
+        let refusal: Problem | undefined = unjudged
         const judged = Effect.fnUntraced(function* (found: ReadonlyArray<Violation>) {
           const open = found.length === 0
           if (!open) yield* Effect.logError(new IsolationViolated({ violations: found }).message)
@@ -68,7 +71,9 @@ export class IsolationGate extends Context.Service<
           return yield* new IsolationViolated({ violations: first.success })
         }
         if (first._tag === "Failure") yield* Effect.logWarning("the isolation check could not run", first.failure)
-        yield* Effect.sleep(every).pipe(
+        // a database that was not there at first is waited for closely
+        const wait = Effect.suspend(() => Effect.sleep(refusal === unjudged ? Duration.min(every, soon) : every))
+        yield* wait.pipe(
           Effect.andThen(judge),
           Effect.catchCause((cause) => Effect.logWarning("the isolation check could not run", cause)),
           Effect.forever,

@@ -9,17 +9,33 @@ import { NodeHttpServer } from "@effect/platform-node"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
+import { Authenticator } from "../access/Authenticator.ts"
 import { openApiPath } from "../api/Routes.ts"
 import { VelocityApi } from "../api/VelocityApi.ts"
+import { ApiSql } from "../postgres/ApiSql.ts"
+import { AuditorTx } from "../postgres/AuditorTx.ts"
+import { GatewayTx } from "../postgres/GatewayTx.ts"
+import { TenantTx } from "../postgres/TenantTx.ts"
+import { Denials } from "../records/Denials.ts"
+import { ReadRecords } from "../records/ReadRecords.ts"
+import { Unknowns } from "../records/Unknowns.ts"
+import { WriteRecords } from "../records/WriteRecords.ts"
+import { bearerLayer } from "./Access.ts"
+import { AuditLog } from "./AuditLog.ts"
 import { makeCors } from "./Cors.ts"
 import { docsLayer } from "./Docs.ts"
 import { makeFront } from "./Front.ts"
+import { healthHandlers } from "./HealthHandlers.ts"
 import { makeListener } from "./HttpListener.ts"
-import { RequestMetrics } from "./HttpMetrics.ts"
+import { HttpMetrics, RequestMetrics } from "./HttpMetrics.ts"
 import { IsolationGate } from "./IsolationGate.ts"
+import { meHandlers } from "./MeHandlers.ts"
+import { platformHandlers } from "./PlatformHandlers.ts"
 import { Readiness } from "./Readiness.ts"
+import { recordHandlers } from "./RecordHandlers.ts"
 import { Refusals } from "./Refusals.ts"
-import type { ServerSettings } from "./ServerSettings.ts"
+import { Registry } from "./Registry.ts"
+import { type ServerSettings, serverSettings } from "./ServerSettings.ts"
 
 /** Where it listens. */
 export class ServerAddress extends Context.Service<
@@ -74,4 +90,34 @@ export const listening = (settings: ServerSettings) =>
     ),
     // a span for each request would cost more than the request's own work
     Layer.provide(Layer.succeed(References.TracerEnabled, false))
+  )
+
+const requestMetrics = Layer.effect(
+  RequestMetrics,
+  Effect.map(Effect.context<never>(), (context) => new HttpMetrics(context))
+)
+
+/** What handlers and front need, over the transactions of `velocity_api`. */
+const services = Layer.mergeAll(AuditLog.layer, Refusals.layer, Readiness.layer, bearerLayer, requestMetrics).pipe(
+  Layer.provideMerge(Layer.mergeAll(Authenticator.layer, IsolationGate.layer)),
+  Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps)),
+  Layer.provideMerge(Layer.mergeAll(Denials.layerNoDeps, Unknowns.layerNoDeps, Registry.layer)),
+  Layer.provideMerge(Layer.mergeAll(TenantTx.layerNoDeps, GatewayTx.layerNoDeps, AuditorTx.layerNoDeps)),
+  Layer.provideMerge(ApiSql.layer)
+)
+
+/**
+ * The server, whole, from `VELOCITY_*` variables; settings that are given win over them. Fails with `IsolationViolated`
+ * where the database could let it past row-level security (exit with `IsolationCheck.exitCode`), with `ServeError` where
+ * its address is taken, with `ConfigError` where a variable is missing or wrong. Without a database it comes up, is not
+ * ready, and becomes it when the database answers.
+ */
+export const layer = (given: Partial<ServerSettings> = {}) =>
+  Layer.unwrap(
+    Effect.map(serverSettings, (configured) =>
+      listening({ ...configured, ...given }).pipe(
+        Layer.provide([recordHandlers({ ...configured, ...given }), meHandlers, platformHandlers, healthHandlers]),
+        Layer.provide(services)
+      )
+    )
   )

@@ -1,0 +1,215 @@
+/**
+ * The records' endpoints: who asks and what he may (`access`), what it is about (registry), then `records` does it. Bodies
+ * go in and out as text; nothing here knows a field.
+ *
+ * A definition that is not the one in force is read again and the request repeated, once (fine print 9).
+ */
+import { Effect } from "effect"
+import { type HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpApiBuilder } from "effect/http-api"
+import { requireOperation } from "../access/Authorization.ts"
+import { CurrentIdentity } from "../api/Bearer.ts"
+import { ndjsonContentType } from "../api/ExactBody.ts"
+import { VelocityApi } from "../api/VelocityApi.ts"
+import { ExactJsonError, type ExactValue, parse } from "../domain/ExactJson.ts"
+import type { Caller } from "../domain/Identity.ts"
+import type { Operation } from "../domain/Operation.ts"
+import { type Problem, problem } from "../domain/Problem.ts"
+import type { StaleDefinition } from "../records/Failures.ts"
+import type { Answer } from "../records/Prepared.ts"
+import { ReadRecords } from "../records/ReadRecords.ts"
+import type { RecordType } from "../records/RecordType.ts"
+import { WriteRecords } from "../records/WriteRecords.ts"
+import type { Referring, WriteRequest } from "../records/WriteType.ts"
+import { callerOf } from "./Access.ts"
+import { CurrentExchange } from "./Exchange.ts"
+import { answering } from "./Problems.ts"
+import { Registry } from "./Registry.ts"
+import { readStream, readText, requireMediaType } from "./RequestBody.ts"
+import { maxJsonBody, type ServerSettings } from "./ServerSettings.ts"
+
+interface TypeParams {
+  readonly org: string
+  readonly app: string
+  readonly domain: string
+  readonly object: string
+  readonly version: string
+}
+
+/** What one request is made with: the record type in force, and the caller's rights on it. */
+interface Authorized {
+  readonly type: RecordType
+  readonly caller: Caller
+}
+
+const jsonTypes = ["application/json"] as const
+const createTypes = ["application/json", ndjsonContentType] as const
+const patchTypes = ["application/merge-patch+json", "application/json-patch+json", "application/json"] as const
+
+/** What every answer about records says to caches: it is the caller's alone, and to be asked for again. */
+const cached = { "cache-control": "private, no-cache", vary: "Authorization, X-API-Key, Accept, Prefer" }
+
+const responseOf = ({ body, headers, status }: Answer) => {
+  const all = { ...cached, ...headers }
+  return body === undefined
+    ? HttpServerResponse.empty({ status, headers: all })
+    : HttpServerResponse.text(body, { status, headers: all, contentType: "application/json" })
+}
+
+const parsed = (text: string): Effect.Effect<ExactValue, Problem> =>
+  Effect.try({
+    try: () => parse(text),
+    catch: (cause) =>
+      cause instanceof ExactJsonError
+        ? problem("malformed_json", { detail: cause.message })
+        : problem("internal", { cause })
+  })
+
+const unsettled = (cause: unknown): Problem =>
+  problem("not_ready", { detail: "the definition is being changed", headers: { "retry-after": "1" }, cause })
+
+/** The group's handlers; `bodyTimeout` is how long a body may say nothing. */
+export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeout">) =>
+  HttpApiBuilder.group(VelocityApi, "records", (handlers) =>
+    Effect.gen(function* () {
+      const registry = yield* Registry
+      const reads = yield* ReadRecords
+      const writes = yield* WriteRecords
+
+      const authorize = Effect.fnUntraced(function* (
+        { app, domain, object, org, version }: TypeParams,
+        operation: Operation,
+        request: HttpServerRequest.HttpServerRequest
+      ) {
+        const exchange = yield* CurrentExchange
+        const identity = yield* CurrentIdentity
+        const chain = `${org}/${app}/${domain}`
+        const type = yield* registry.lookup(`${chain}/${object}/${version}`)
+        exchange.path = type.path
+        const caller = yield* Effect.fromResult(
+          callerOf(registry, identity, { chain, object, version, operation }, exchange, request)
+        )
+        yield* Effect.fromResult(requireOperation(type.def.spec, operation, caller))
+        return { type, caller } satisfies Authorized
+      })
+
+      /** The types of a domain that refer to one. */
+      const referring = (type: RecordType): ReadonlyArray<Referring> =>
+        registry.definitions().flatMap(({ chain, path, serving }) => {
+          const other = serving && chain === type.chain ? registry.peers(path) : undefined
+          if (other === undefined) return []
+          return other.def.spec.fields.flatMap((field) =>
+            field.ref?.object === type.def.spec.object && field.ref.version === type.def.spec.version
+              ? [{ type: other, field, onDelete: field.ref.onDelete }]
+              : []
+          )
+        })
+
+      /**
+       * Authorizes, makes ready what the request brings (its body, once), and does it; again where the definition was
+       * not the one in force, but never twice, and not where what was brought is used up.
+       */
+      const serve = <B>(
+        params: TypeParams,
+        operation: Operation,
+        request: HttpServerRequest.HttpServerRequest,
+        bring: Effect.Effect<B, Problem>,
+        act: (authorized: Authorized, brought: B) => Effect.Effect<Answer, Problem | StaleDefinition>,
+        repeatable: (brought: B) => boolean = () => true
+      ) =>
+        answering(
+          Effect.gen(function* () {
+            const authorized = yield* authorize(params, operation, request)
+            const brought = yield* bring
+            const answer = yield* Effect.catchTag(act(authorized, brought), "StaleDefinition", (stale) =>
+              Effect.gen(function* () {
+                yield* registry.refresh(authorized.type.path)
+                if (!repeatable(brought)) return yield* unsettled(stale.cause)
+                const again = yield* authorize(params, operation, request)
+                return yield* Effect.catchTag(act(again, brought), "StaleDefinition", ({ cause }) =>
+                  Effect.fail(unsettled(cause))
+                )
+              })
+            )
+            return responseOf(answer)
+          })
+        )
+
+      type Request = HttpServerRequest.HttpServerRequest
+      const jsonBody = (request: Request) =>
+        Effect.flatMap(readText(request, { max: maxJsonBody, idle: bodyTimeout }), parsed)
+      const bodyOf = <A extends string>(request: Request, types: ReadonlyArray<A>) =>
+        Effect.flatMap(requireMediaType(request, types), (mediaType) =>
+          Effect.map(jsonBody(request), (body) => ({ mediaType, body }))
+        )
+      const writeRequest = (request: Request): WriteRequest => ({
+        headers: {
+          ifMatch: request.headers["if-match"],
+          prefer: request.headers.prefer,
+          idempotencyKey: request.headers["idempotency-key"]
+        },
+        method: request.method,
+        target: request.url,
+        contentType: request.headers["content-type"],
+        peers: registry.peers,
+        referring
+      })
+
+      const create = (params: TypeParams, request: Request) =>
+        serve(
+          params,
+          "create",
+          request,
+          Effect.flatMap(
+            requireMediaType(request, createTypes),
+            (mediaType): Effect.Effect<Brought, Problem> =>
+              mediaType === ndjsonContentType
+                ? Effect.succeed({ stream: readStream(request, bodyTimeout) })
+                : Effect.map(jsonBody(request), (body) => ({ body }))
+          ),
+          ({ caller, type }, brought) => {
+            const asked = writeRequest(request)
+            if ("stream" in brought) return writes.bulkNdjson(type, caller, { ...asked, stream: brought.stream })
+            const { body } = brought
+            return Array.isArray(body)
+              ? writes.bulkJson(type, caller, { ...asked, body })
+              : writes.create(type, caller, { ...asked, body })
+          },
+          (brought) => "body" in brought
+        )
+
+      const nothing = Effect.void
+      return handlers
+        .handleRaw("list", ({ params, query, request }) =>
+          serve(params, "read", request, nothing, ({ caller, type }) =>
+            reads.list(type, caller, { params: query, peers: registry.peers, target: request.url })
+          )
+        )
+        .handleRaw("create", ({ params, request }) => create(params, request))
+        .handleRaw("patch", ({ params, request }) =>
+          serve(params, "update", request, bodyOf(request, patchTypes), ({ caller, type }, { body, mediaType }) =>
+            writes.patch(type, caller, {
+              ...writeRequest(request),
+              id: params.id,
+              body,
+              format: mediaType === "application/json-patch+json" ? "json-patch" : "merge"
+            })
+          )
+        )
+        .handleRaw("put", ({ params, request }) =>
+          serve(params, "update", request, bodyOf(request, jsonTypes), ({ caller, type }, { body }) =>
+            writes.put(type, caller, { ...writeRequest(request), id: params.id, body })
+          )
+        )
+        .handleRaw("delete", ({ params, request }) =>
+          serve(params, "delete", request, nothing, ({ caller, type }) =>
+            writes.remove(type, caller, { ...writeRequest(request), id: params.id })
+          )
+        )
+        .handleRaw("restore", ({ params, request }) =>
+          serve(params, "restore", request, nothing, ({ caller, type }) =>
+            writes.restore(type, caller, { ...writeRequest(request), id: params.id })
+          )
+        )
+    })
+  )
