@@ -254,6 +254,19 @@ begin
 end
 $fn$;$ddl$,
 
+-- what the catalogue says a table or function is for, which docs/architecture/ is made from
+$ddl$create or replace function platform.migrate_comment(p_kind text, p_name text, p_text text) returns void language plpgsql set search_path = pg_catalog, pg_temp as $fn$
+begin
+  if p_kind = 'function' then
+    if obj_description((select oid from pg_proc where pronamespace = 'platform'::regnamespace and proname = p_name), 'pg_proc') is distinct from p_text then
+      perform platform.migrate_as_owner(format('comment on function platform.%I is %L', p_name, p_text));
+    end if;
+  elsif obj_description((select oid from pg_class where relnamespace = 'platform'::regnamespace and relname = p_name), 'pg_class') is distinct from p_text then
+    perform platform.migrate_as_owner(format('comment on %s platform.%I is %L', p_kind, p_name, p_text));
+  end if;
+end
+$fn$;$ddl$,
+
 -- writes down that a file was applied
 $ddl$create or replace function platform.migrate_record(p_file text, p_sha256 text) returns void language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 begin
@@ -523,5 +536,40 @@ end
 $fn$;$ddl$);
 select platform.migrate_grants('function', 'migrate_rows', 'pg_database_owner=execute');
 select platform.migrate_rows();
+
+select platform.migrate_comment('table', name, what) from (values
+  ('schema_migrations', 'The files of migrations/ that were applied, by name and SHA-256.'),
+  ('installation', 'One row: which installation this database belongs to. An operator of another refuses to start.'),
+  ('names', 'Which path owns a Postgres schema or table name. The first path to use a name keeps it until its data is dropped.'),
+  ('operator_term', 'One row, the fence: every transaction of an operator holds it with the epoch that the operator was elected in.'),
+  ('secrets', 'What replicas share: the keys that seal cursors. Read through functions only.'),
+  ('domains', 'Mirror of Domain: its schema, the number that its audit lanes are locked by, its strategy. Row platform is the chain of acts outside a domain.'),
+  ('schema_defs', 'Mirror of SchemaDefinition: wanted as asked for, serving as the API may rely on it, and the generation that a tenant statement names.'),
+  ('field_defs', 'The fields of a definition, one a row.'),
+  ('resource_status', 'What is known of each resource: last good spec, conditions, status. Organisation and Application live here alone.'),
+  ('plans', 'Plans of changes that were approved, as they were approved.'),
+  ('plan_steps', 'The steps of a plan and how far each has been carried out.')
+) as t(name, what);
+select platform.migrate_comment('sequence', name, what) from (values
+  ('generation_seq', 'Numbers every change of what is served, of strategies and of bindings.'),
+  ('storage_id_seq', 'Numbers the storages that history is kept by.')
+) as t(name, what);
+select platform.migrate_comment('function', name, what) from (values
+  ('cursor_keys', 'The keys of cursors, newest first: the first seals, all of them open.'),
+  ('cursor_key_add', 'Adds a key for cursors, of 32 random bytes.'),
+  ('cursor_key_rotate', 'Begins a new key for cursors; older ones open what they sealed for a day more.'),
+  ('term_take', 'Begins a new term of the operator and returns its epoch; transactions of earlier terms fail from then on.'),
+  ('term_check', 'Holds the term until the transaction ends; VL030 if another one is in force.'),
+  ('migrate_as_owner', 'Runs a statement as velocity_owner; the migrator is its member until migrate_end.'),
+  ('migrate_end', 'Ends the migrator''s membership in velocity_owner.'),
+  ('migrate_relation', 'Makes a table, index or sequence that is missing.'),
+  ('migrate_function', 'Makes or replaces a function that is not as written.'),
+  ('migrate_grants', 'Makes the grants of an object exactly as written.'),
+  ('migrate_triggers', 'Makes the triggers of a table exactly as written, ENABLE ALWAYS, and removes rules.'),
+  ('migrate_policies', 'Enables row-level security and makes the policies of a table exactly as written.'),
+  ('migrate_comment', 'Says what a table, sequence or function is for.'),
+  ('migrate_record', 'Records that a file was applied.'),
+  ('migrate_rows', 'Makes the rows without which nothing works.')
+) as t(name, what);
 
 select platform.migrate_end();

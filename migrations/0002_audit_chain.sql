@@ -284,4 +284,18 @@ select platform.migrate_grants('function', 'migrate_partitions', 'pg_database_ow
 
 select platform.migrate_partitions('audit_log');
 
+select platform.migrate_comment('table', name, what) from (values
+  ('audit_log', 'The audit log: one entry for each act, chained by hash in 32 lanes a chain. Written by audit_insert only, changed by nobody. Columns stand in hash order.'),
+  ('audit_heads', 'The last entry of each lane whose partition was dropped: where its chain goes on from.')
+) as t(name, what);
+select platform.migrate_comment('function', name, what) from (values
+  ('audit_insert', 'Writes an entry: the log''s one writer. Refuses what the login and the role in force may not say (42501), another encoding or isolation level (VL002), an unknown chain (VL003), a predecessor in the future (VL004).'),
+  ('audit_verify_window', 'The entries of a time window that are wrong, none for a sound one: hash_mismatch, link_broken, seq_gap, duplicate_seq, time_reversed, head_mismatch.'),
+  ('audit_refuse', 'Trigger: refuses every UPDATE, DELETE and TRUNCATE of the log (VL001).'),
+  ('audit_partition_create', 'Makes a month of audit_log; false if it is there.'),
+  ('partition_create', 'Makes a month of audit_log or event_log without locking readers or writers out.'),
+  ('partitions', 'The partitions there are, with their bounds.'),
+  ('migrate_partitions', 'Makes this month and the next three, and gives every partition its guards back.')
+) as t(name, what);
+
 select platform.migrate_end();

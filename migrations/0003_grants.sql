@@ -250,4 +250,16 @@ $fn$;$ddl$);
 select platform.migrate_grants('function', 'migrate_domains', 'pg_database_owner=execute');
 select platform.migrate_domains();
 
+select platform.migrate_comment('function', name, what) from (values
+  ('ctx', 'What the transaction says of its caller (velocity.ctx), NULL outside one.'),
+  ('has_role', 'Whether the caller has one of these record roles.'),
+  ('attr', 'An attribute of the caller, as text.'),
+  ('attrs', 'An attribute of the caller, as its list of values.'),
+  ('op', 'Whether the transaction was entered for this operation of this definition.'),
+  ('current_chain', 'The chain of the domain role in force; NULL outside one.'),
+  ('enter', 'The gate of a tenant''s statement: true, or VL010 (another generation is served), VL011 (not granted, or not this role).'),
+  ('domain_admit', 'Lets the roles of a new domain in: membership in velocity_tenant and velocity_history, after judging who made them.'),
+  ('migrate_domains', 'Gives the domains of this database back what provisioning gave them.')
+) as t(name, what);
+
 select platform.migrate_end();

@@ -143,4 +143,16 @@ select platform.migrate_grants('function', 'audit_act', 'velocity_tenant=execute
 
 select platform.migrate_partitions('event_log');
 
+select platform.migrate_comment('table', name, what) from (values
+  ('event_log', 'History: one row for each change of a record, with its state. Domain roles insert; they read through the history view of the record type.')
+) as t(name, what);
+select platform.migrate_comment('function', name, what) from (values
+  ('event_partition_create', 'Makes a month of event_log; false if it is there.'),
+  ('event_hash', 'The hash of an event, over a salted hash for each field.'),
+  ('merkle_root', 'The root of RFC 6962s tree over these leaves.'),
+  ('audit_event', 'Writes the entry of an act, by the event this transaction wrote of it; NULL and no entry if it wrote none.'),
+  ('audit_events', 'Writes one entry for at most 500 records that this transaction created, with the root over their events.'),
+  ('audit_act', 'Writes the entry of an act that changes nothing, where a definition asks for it.')
+) as t(name, what);
+
 select platform.migrate_end();

@@ -148,4 +148,17 @@ select platform.migrate_grants('function', 'idempotency_begin', 'velocity_tenant
 select platform.migrate_grants('function', 'idempotency_end', 'velocity_tenant=execute');
 select platform.migrate_grants('function', 'idempotency_purge', 'velocity_operator=execute');
 
+select platform.migrate_comment('table', name, what) from (values
+  ('auth_strategies', 'Mirror of AuthStrategy: how a token or key is judged.'),
+  ('role_bindings', 'Mirror of RoleBinding: the roles of an actor in a domain, or on the platform where chain is NULL.'),
+  ('api_keys', 'API keys, by their SHA-256; the key itself is nowhere.'),
+  ('revoked_actors', 'Actors whose tokens and keys count no longer.'),
+  ('idempotency_keys', 'What was answered to a request with an Idempotency-Key, for 24 hours: status, ids and versions, never contents.')
+) as t(name, what);
+select platform.migrate_comment('function', name, what) from (values
+  ('idempotency_begin', 'Takes a key for this transaction, or raises: VL020 in flight, VL021 used for another request, VL022 answered (DETAIL says what).'),
+  ('idempotency_end', 'Keeps the answer, in the transaction of the act.'),
+  ('idempotency_purge', 'Removes keys whose time is over; returns how many.')
+) as t(name, what);
+
 select platform.migrate_end();

@@ -48,4 +48,9 @@ begin
 end
 $$;
 
+select platform.migrate_comment('table', name, what) from (values
+  ('anomaly_scan_state', 'How far the anomaly scanner has read each lane.'),
+  ('anomaly_alerts', 'What the scanner found: one alert an hour for a rule, a chain and an actor.')
+) as t(name, what);
+
 select platform.migrate_end();
