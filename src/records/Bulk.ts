@@ -54,6 +54,9 @@ export interface BulkWrite {
   ) => Effect.Effect<Answer, Problem>
 }
 
+/** Takes the next records of a request; comes back when there is room for more. */
+type Take = (records: ReadonlyArray<Judged>) => Effect.Effect<void, Failing | DatabaseFailure>
+
 /** One record of a request, decoded or refused. */
 type Judged = { readonly ready: Ready } | { readonly index: number; readonly line: number; readonly problem: Problem }
 
@@ -212,20 +215,23 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
     yield* tx.query(bulkAuditSql(shape, records))
   })
 
-  /** Everything in one transaction. `feed` hands over chunk after chunk, and answers the hash of what it read. */
+  /**
+   * Everything in one transaction. `feed` hands over chunk after chunk. The idempotency key is taken first where the
+   * request's hash is known beforehand (`early`), else last (`late`, known when `feed` is over, also when it fails).
+   */
   const allOrNothing = (
     prepared: Prepared,
-    feed: (
-      take: (records: ReadonlyArray<Judged>) => Effect.Effect<void, Failing | DatabaseFailure>
-    ) => Effect.Effect<Uint8Array, Failing | DatabaseFailure>
+    feed: (take: Take) => Effect.Effect<void, Failing | DatabaseFailure>,
+    hash: { readonly early: Uint8Array } | { readonly late: () => Uint8Array }
   ): Effect.Effect<Answer, Failing> => {
     const { caller, key, prefer, type } = prepared
     const keepIds = prefer.answer === "representation" && !prefer.rollback
     const inside = Effect.fnUntraced(function* (tx: Tx) {
       const ids = new Ids()
+      if (key !== undefined && "early" in hash) yield* tx.query(Idempotency.beginSql({ ...key, hash: hash.early }))
       let writing: Fiber.Fiber<void, Failing | DatabaseFailure> | undefined
       const written = Effect.suspend(() => (writing === undefined ? Effect.void : Fiber.join(writing)))
-      const hash = yield* feed((judged) =>
+      yield* feed((judged) =>
         Effect.gen(function* () {
           const problems: Array<Problem> = []
           const records: Array<Ready> = []
@@ -242,8 +248,8 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
       )
       yield* written
       if (key !== undefined) {
-        const keyed = { ...key, hash }
-        yield* tx.query(Idempotency.beginSql(keyed))
+        const keyed = { ...key, hash: "early" in hash ? hash.early : hash.late() }
+        if ("late" in hash) yield* tx.query(Idempotency.beginSql(keyed))
         const result = { created: ids.count, ids: [ids.first, ids.last] }
         yield* tx.query(Idempotency.endBulkSql(keyed, 201, result))
       }
@@ -252,15 +258,29 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
     return Effect.gen(function* () {
       const outcome = yield* Effect.result(tenant.run(enterFor(type, caller, "create"), inside, prepared.end))
       if (Result.isFailure(outcome)) {
-        const replay = isDatabaseFailure(outcome.failure) ? Idempotency.replayOf(outcome.failure) : undefined
+        // a repeated stream meets what it wrote before it comes to its key
+        const earlier = "late" in hash ? yield* answeredBefore(prepared, hash.late) : undefined
+        const failure = earlier ?? outcome.failure
+        const replay = isDatabaseFailure(failure) ? Idempotency.replayOf(failure) : undefined
         if (replay !== undefined) {
           const [first, last] = replay.ids
           return answerOf(prepared, replay.created ?? 0, first, last, undefined, { "idempotency-replayed": "true" })
         }
-        return yield* mapped(prepared, undefined, undefined, Effect.fail(outcome.failure))
+        return yield* mapped(prepared, undefined, undefined, Effect.fail(failure))
       }
       const ids = outcome.success
       return answerOf(prepared, ids.count, ids.first, ids.last, keepIds ? ids.lines() : undefined, {})
+    })
+  }
+
+  /** What the key of a failed stream says: that it was answered before, or used for another request. */
+  const answeredBefore = ({ caller, key, type }: Prepared, hash: () => Uint8Array) => {
+    if (key === undefined) return Effect.succeed(undefined)
+    const asked = Idempotency.beginSql({ ...key, hash: hash() })
+    return Effect.match(tenant.bundle(enterFor(type, caller, "create"), [asked], "rollback"), {
+      onSuccess: () => undefined,
+      onFailure: (failure) =>
+        failure.reason._tag === "Platform" && ["VL021", "VL022"].includes(failure.reason.code) ? failure : undefined
     })
   }
 
@@ -417,11 +437,11 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
       if (prepared.prefer.lenient) return lenient(prepared, Stream.fromIterable(chunks))
       // every fault of every record, before anything is written
       const wrong = judged.flatMap((one) => (isReady(one) ? [] : [one.problem]))
-      const hash = prepared.key?.hash ?? new Uint8Array(32)
+      const early = prepared.key?.hash ?? new Uint8Array(32)
       const work =
         wrong.length > 0
           ? Effect.fail(joined(wrong))
-          : allOrNothing(prepared, (take) => Effect.as(Effect.forEach(chunks, take, { discard: true }), hash))
+          : allOrNothing(prepared, (take) => Effect.forEach(chunks, take, { discard: true }), { early })
       return yield* audited(prepared, undefined, work)
     })
 
@@ -463,8 +483,37 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
         Stream.flattenIterable
       )
       if (prepared.prefer.lenient) return lenient(prepared, Stream.buffer(chunks, { capacity: 1 }))
-      const work = allOrNothing(prepared, (take) =>
-        Effect.map(Stream.runForEach(chunks, take), () => hash?.digest() ?? new Uint8Array(32))
+      if (hash === undefined) {
+        const late = () => new Uint8Array(32)
+        return yield* audited(
+          prepared,
+          undefined,
+          allOrNothing(prepared, (take) => Stream.runForEach(chunks, take), { late })
+        )
+      }
+      // with a key, everything is read even where nothing can be written any more: the request's hash is over all of it
+      let digest: Uint8Array | undefined
+      const late = () => {
+        digest ??= hash.digest()
+        return digest
+      }
+      const work = allOrNothing(
+        prepared,
+        (take) =>
+          Effect.gen(function* () {
+            let failed: Failing | DatabaseFailure | undefined
+            yield* Stream.runForEach(chunks, (judged) =>
+              failed !== undefined
+                ? Effect.void
+                : Effect.catch(take(judged), (failure) =>
+                    Effect.sync(() => {
+                      failed = failure
+                    })
+                  )
+            )
+            if (failed !== undefined) return yield* Effect.fail(failed)
+          }),
+        { late }
       )
       return yield* audited(prepared, undefined, work)
     }).pipe(Effect.mapError(asProblem))

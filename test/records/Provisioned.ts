@@ -1,5 +1,5 @@
 /**
- * A domain as CONTRACT and provisioning leave it, from decoded definitions: roles, tables, constraints, policies, history
+ * A domain as provisioning leaves it, from decoded definitions: roles, tables, constraints, policies, history
  * views and mirror rows, made as `velocity_operator`.
  */
 import * as Effect from "effect/Effect"
@@ -14,7 +14,7 @@ import { connect } from "../support/Database.ts"
 
 const tiers = ["reader", "writer", "admin"] as const
 
-const columnSql = (field: Field): string => {
+const columnSql = (table: string, field: Field): string => {
   const name = quoteName(field.name)
   const checks = [
     ...(field.min === undefined ? [] : [["min", `${name} >= ${field.min}`]]),
@@ -24,7 +24,7 @@ const columnSql = (field: Field): string => {
   ]
   return [
     `${name} ${pgType(field)}${field.required ? " not null" : ""}`,
-    ...checks.map(([purpose, sql]) => `constraint ${constraintName("ck", "t", [field.name], purpose)} check (${sql})`)
+    ...checks.map(([purpose, sql]) => `constraint ${constraintName("ck", table, [field.name], purpose)} check (${sql})`)
   ].join(", ")
 }
 
@@ -110,7 +110,7 @@ export const provision = (
           `create table ${table} (id uuid primary key, version int4 not null default 1, created_at timestamptz not null,
              updated_at timestamptz not null, created_by text not null, updated_by text not null, deleted_at timestamptz,
              _live boolean generated always as (deleted_at is null) stored, unique (id, _live),
-             ${spec.fields.map(columnSql).join(", ")})`
+             ${spec.fields.map((field) => columnSql(pgTable, field)).join(", ")})`
         )
         for (const field of spec.fields.filter((one) => one.unique)) {
           yield* run(
