@@ -11,21 +11,11 @@ import type * as Redacted from "effect/Redacted"
 import { ApiSql } from "./ApiSql.ts"
 import { type DatabaseFailure, fromSqlError } from "./DatabaseFailure.ts"
 import { judgeDefinitions } from "./IsolationDefinitions.ts"
-import { catalogueRules } from "./IsolationRules.ts"
+import { catalogueRules, type Violation, violationOf } from "./IsolationRules.ts"
 import { type Statement, statement } from "./Statement.ts"
 import * as Transaction from "./Transaction.ts"
 
-/** Something that must not be so. */
-export interface Violation {
-  /** Which rule: stable, for metrics and documents. */
-  readonly code: string
-  /** What it is about: a role, a table, a function. */
-  readonly object: string
-  /** What is wrong with it, for a person. */
-  readonly detail: string
-  /** The SQL that puts it right, for a superuser or whoever granted it; a comment where it is no SQL. */
-  readonly repair: string
-}
+export type { Violation } from "./IsolationRules.ts"
 
 /** What a process exits with that may not serve: EX_CONFIG of sysexits.h. */
 export const exitCode = 78
@@ -46,12 +36,7 @@ const statements: ReadonlyArray<Statement> = [
 ]
 
 const judge = (results: ReadonlyArray<{ readonly rows: ReadonlyArray<Row> }>): ReadonlyArray<Violation> => [
-  ...(results[1]?.rows ?? []).map((row) => ({
-    code: String(row.code),
-    object: String(row.object),
-    detail: String(row.detail),
-    repair: String(row.repair)
-  })),
+  ...(results[1]?.rows ?? []).map(violationOf),
   ...judgeDefinitions(results[3]?.rows ?? [], results[5]?.rows ?? [])
 ]
 

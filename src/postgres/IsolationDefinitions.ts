@@ -5,16 +5,10 @@
  * A definition without row filters asks for policies that are `true` (anything else makes every scan slow). Where an
  * operation has row filters, its policy names a role of the caller; so a filter that was opened by hand shows.
  */
+import type { Violation } from "./IsolationRules.ts"
 import { quoteName } from "./Statement.ts"
 
 type Row = Readonly<Record<string, unknown>>
-
-interface Wrong {
-  readonly code: string
-  readonly object: string
-  readonly detail: string
-  readonly repair: string
-}
 
 /** What of a definition's `access` matters here. */
 interface Access {
@@ -43,9 +37,9 @@ const isFiltered = (access: Access, command: string): boolean => {
 export const judgeDefinitions = (
   definitions: ReadonlyArray<Row>,
   policies: ReadonlyArray<Row>
-): ReadonlyArray<Wrong> => {
+): ReadonlyArray<Violation> => {
   const byTable = new Map(definitions.map((row) => [`${row.pg_schema}.${row.pg_table}`, row]))
-  return policies.flatMap((policy): ReadonlyArray<Wrong> => {
+  return policies.flatMap((policy): ReadonlyArray<Violation> => {
     const definition = byTable.get(`${policy.schema}.${policy.table}`)
     const object = `${quoteName(String(policy.name))} on ${quoteName(String(policy.schema))}.${quoteName(String(policy.table))}`
     if (definition === undefined) {
@@ -55,7 +49,7 @@ export const judgeDefinitions = (
     const path = String(definition.path)
     const repair = `-- velocity schema apply: the definition of ${path}, again`
     const access = (definition.access ?? {}) as Access
-    return [policy.qual, policy.with_check].flatMap((expression): ReadonlyArray<Wrong> => {
+    return [policy.qual, policy.with_check].flatMap((expression): ReadonlyArray<Violation> => {
       if (typeof expression !== "string") return []
       if (isFiltered(access, String(policy.cmd)) && !expression.includes("platform.has_role(")) {
         return [

@@ -7,6 +7,26 @@
  * domain role is a member of `velocity_tenant`.
  */
 
+/** Something that must not be so. */
+export interface Violation {
+  /** Which rule: stable, for metrics and documents. */
+  readonly code: string
+  /** What it is about: a role, a table, a function. */
+  readonly object: string
+  /** What is wrong with it, for a person. */
+  readonly detail: string
+  /** The SQL that puts it right, for a superuser or whoever granted it; a comment where it is no SQL. */
+  readonly repair: string
+}
+
+/** A row of `catalogueRules`. */
+export const violationOf = (row: Readonly<Record<string, unknown>>): Violation => ({
+  code: String(row.code),
+  object: String(row.object),
+  detail: String(row.detail),
+  repair: String(row.repair)
+})
+
 /** Our roles that belong to no domain. */
 const platformRoles =
   "'velocity_owner', 'velocity_tenant', 'velocity_history', 'velocity_gateway', 'velocity_auditor', 'velocity_privacy', 'velocity_sealer', 'velocity_api', 'velocity_operator'"

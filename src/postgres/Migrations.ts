@@ -21,6 +21,7 @@ import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type { SqlError } from "effect/sql/SqlError"
 import { sqlStateOf } from "./DatabaseFailure.ts"
+import { catalogueRules, type Violation, violationOf } from "./IsolationRules.ts"
 import { statementsOf } from "./SqlScript.ts"
 
 /** A migration could not be applied; nothing of its file is left. The message is one for a person. */
@@ -49,6 +50,8 @@ export interface Applied {
   readonly repeated: ReadonlyArray<string>
   /** False when applying again wrote nothing at all: the database was sound. */
   readonly repaired: boolean
+  /** What of the roles is wrong and not a migration's to put right, each with the SQL that does, for a superuser. */
+  readonly complaints: ReadonlyArray<Violation>
 }
 
 /** What a run needs. */
@@ -150,8 +153,17 @@ const attempt = Effect.fnUntraced(function* (options: MigrateOptions) {
   const repaired = repeated.length > 0 && (yield* apply(session, repeated))
   for (const file of added) yield* apply(session, [file])
   const names = (some: ReadonlyArray<MigrationFile>) => some.map((file) => file.name)
-  return { added: names(added), repeated: names(repeated), repaired } satisfies Applied
+  const complaints = yield* complaintsOf(session)
+  return { added: names(added), repeated: names(repeated), repaired, complaints } satisfies Applied
 })
+
+/** Attributes are never restated, and a membership that a superuser granted is only a superuser's to revoke. */
+const complaintsOf = (session: Session) =>
+  Effect.map(session.query(catalogueRules), (rows) =>
+    rows
+      .map(violationOf)
+      .filter((one) => /^(superuser|bypassrls|role_attribute|membership.*|.*_role_member)$/.test(one.code))
+  )
 
 /** The server is new enough, and the login is what a migration needs. */
 const judgeLogin = Effect.fnUntraced(function* (session: Session) {

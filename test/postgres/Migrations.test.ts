@@ -290,11 +290,29 @@ layer(OwnServer.layer(), { excludeTestServices: true })("migrations", (it) => {
       yield* server.sql("grant velocity_owner to velocity_api")
       const applied = yield* run(server.migrator("two"))
       expect(applied.repeated).toEqual(files)
+      expect(applied.complaints.map((one) => `${one.code} ${one.object}`)).toContain("membership velocity_owner")
       yield* run(server.superuser("two"))
       const rows = yield* server.sql(
         "select from pg_auth_members where roleid = 'velocity_owner'::regrole and member = 'velocity_api'::regrole"
       )
       expect(rows).toEqual([])
+    })
+  )
+
+  it.effect("complain of attributes that roles must not have, and leave them", () =>
+    Effect.gen(function* () {
+      const server = yield* OwnServer
+      expect((yield* run(server.migrator("two"))).complaints).toEqual([])
+      yield* server.sql("alter role velocity_api bypassrls")
+      yield* server.sql("alter role velocity_operator superuser")
+      const { complaints, repaired } = yield* run(server.migrator("two"))
+      expect(repaired).toBe(false)
+      expect(complaints.map((one) => one.repair)).toEqual([
+        "ALTER ROLE velocity_api NOBYPASSRLS",
+        "ALTER ROLE velocity_operator NOSUPERUSER"
+      ])
+      for (const one of complaints) yield* server.sql(one.repair)
+      expect((yield* run(server.migrator("two"))).complaints).toEqual([])
     })
   )
 
