@@ -22,14 +22,16 @@ import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { statement } from "../postgres/Statement.ts"
 import type { Tx } from "../postgres/TenantTx.ts"
 import { type Bad, badOf, bulkAuditSql, bulkSql, chunkSize, type Ready } from "./BulkSql.ts"
+import { enterFor } from "./Entering.ts"
 import { failureOf } from "./Failures.ts"
 import * as Idempotency from "./Idempotency.ts"
 import { documentOf } from "./InputDecoder.ts"
 import { type Line, maxRecord, NdjsonLines } from "./NdjsonLines.ts"
 import { type Failing, isDatabaseFailure, type Subject, transient } from "./Outcomes.ts"
 import { type Answer, type Prepared, prepare } from "./Prepared.ts"
+import type { RecordType } from "./RecordType.ts"
 import { danglingProblem, type WriteParts } from "./WriteOne.ts"
-import { enterFor, type RecordType, type WriteRequest, writeTypeOf } from "./WriteType.ts"
+import { type WriteRequest, writeTypeOf } from "./WriteType.ts"
 
 /** Records that one stream may bring: `VELOCITY_IMPORT_MAX_RECORDS` (1,000,000). */
 export const maxRecordsConfig = Config.Int("VELOCITY_IMPORT_MAX_RECORDS").pipe(Config.withDefault(1_000_000))

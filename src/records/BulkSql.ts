@@ -4,13 +4,13 @@
  */
 import type { Caller } from "../domain/Identity.ts"
 import { quoteName, type Statement } from "../postgres/Statement.ts"
+import { gateSql } from "./Entering.ts"
 import {
   createdFields,
   danglingOf,
   documentColumns,
   eventSql,
   fromDocument,
-  gate,
   outsideOf,
   Parameters,
   tableOf,
@@ -54,7 +54,7 @@ judged as materialized (
   select i._i, ${danglingOf(shape, "i", undefined, bind)} as dangling, ${outsideOf(shape, "create", "i", bind)} as outside
   from input i),
 verdict as materialized (
-  select ${gate(def, "create")} as entered,
+  select ${gateSql(def, "create")} as entered,
     (select json_agg(json_build_array(j._i, j.dangling, j.outside) order by j._i) from judged j
      where j.dangling <> '{}' or j.outside)::text as bad),
 new as (

@@ -7,6 +7,7 @@
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import { fault } from "../domain/Fault.ts"
+import type { Operation } from "../domain/Operation.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 
@@ -54,10 +55,13 @@ const ofConstraint = (type: Constrained, name: string, cause: unknown): Problem 
 /**
  * The problem, or the call for a newer definition.
  *
- * A foreign key that the record type does not have itself belongs to one that refers to it: the record is still
- * referenced.
+ * A foreign key that breaks at a delete belongs to a record that refers to the one deleted, which may be of the same type.
  */
-export const failureOf = (type: Constrained, failure: DatabaseFailure): Problem | StaleDefinition => {
+export const failureOf = (
+  type: Constrained,
+  failure: DatabaseFailure,
+  operation?: Operation
+): Problem | StaleDefinition => {
   const { reason } = failure
   const { cause } = reason
   switch (reason._tag) {
@@ -69,7 +73,7 @@ export const failureOf = (type: Constrained, failure: DatabaseFailure): Problem 
       return ofConstraint(type, reason.constraint, cause)
     }
     case "ForeignKey":
-      return type.constraint(reason.constraint) === undefined
+      return operation === "delete" || type.constraint(reason.constraint) === undefined
         ? problem("still_referenced", { cause })
         : ofConstraint(type, reason.constraint, cause)
     case "Check":

@@ -77,7 +77,7 @@ export const makeOutcomes = Effect.gen(function* () {
   ): Effect.Effect<A, Exclude<E, DatabaseFailure> | Failing, R> =>
     Effect.catch(effect, (error): Effect.Effect<never, Exclude<E, DatabaseFailure> | Failing> => {
       if (!isDatabaseFailure(error)) return Effect.fail(error as Exclude<E, DatabaseFailure>)
-      const failure = Effect.fail(failureOf(prepared.type, error))
+      const failure = Effect.fail(failureOf(prepared.type, error, prepared.operation))
       return error.reason._tag === "CommitUnknown"
         ? Effect.andThen(
             unknowns.settle({

@@ -4,13 +4,13 @@
  */
 import * as Result from "effect/Result"
 import type * as Stream from "effect/Stream"
-import { grantsOf } from "../domain/Access.ts"
 import type { Caller } from "../domain/Identity.ts"
 import type { Operation } from "../domain/Operation.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
 import type { End } from "../postgres/TenantTx.ts"
 import type { KeyedRequest } from "./Idempotency.ts"
 import { requestHash } from "./Idempotency.ts"
+import type { RecordType } from "./RecordType.ts"
 import {
   demandsOf,
   type IfMatch,
@@ -20,7 +20,7 @@ import {
   readPrefer
 } from "./WriteHeaders.ts"
 import type { WriteShape } from "./WriteSql.ts"
-import { type RecordType, shapeOf, type WriteRequest } from "./WriteType.ts"
+import { grants, shapeOf, type WriteRequest } from "./WriteType.ts"
 
 /** What a caller is answered with. */
 export interface Answer {
@@ -54,9 +54,7 @@ export const prepare = (
   body: string | undefined
 ): Result.Result<Prepared, Problem> => {
   const { spec } = type.def
-  if (!grantsOf(spec, operation).some((grant) => caller.roles.includes(grant.role))) {
-    return Result.fail(problem("operation_not_granted"))
-  }
+  if (!grants(type, operation, caller)) return Result.fail(problem("operation_not_granted"))
   const prefer = readPrefer(request.headers.prefer)
   if (Result.isFailure(prefer)) return Result.fail(prefer.failure)
   const ifMatch = readIfMatch(request.headers.ifMatch)

@@ -9,7 +9,6 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import { grantsOf } from "../domain/Access.ts"
 import { parse } from "../domain/ExactJson.ts"
 import type { Field } from "../domain/Field.ts"
 import type { Caller } from "../domain/Identity.ts"
@@ -17,9 +16,11 @@ import { type Problem, problem } from "../domain/Problem.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { quoteName, type Statement, statement } from "../postgres/Statement.ts"
 import type { Tx } from "../postgres/TenantTx.ts"
+import { enterFor, gateSql } from "./Entering.ts"
 import type { Values } from "./InputDecoder.ts"
-import { eventSql, stateColumns, tableOf } from "./WriteSql.ts"
-import { enterFor, filterSql, type RecordType, type Referring, type WriteRequest, writeTypeOf } from "./WriteType.ts"
+import type { RecordType } from "./RecordType.ts"
+import { eventSql, stateColumns } from "./WriteSql.ts"
+import { filterSql, grants, type Referring, type WriteRequest, writeTypeOf } from "./WriteType.ts"
 
 /** Records that one delete may take along or change, in all. */
 export const maxReferring = 10_000
@@ -66,9 +67,9 @@ const lockReferring = (
     : ""
   return {
     sql: `with old as materialized (
-  select t.* from ${tableOf(def)} t
+  select t.* from ${type.table} t
   where t.${quoteName(field.name)} = any ($1::uuid[]) and t.deleted_at is null${filter === undefined ? "" : ` and (${filter})`}
-    and (select platform.enter(${def.id}, ${def.generation}, '${operation}'))
+    and ${gateSql(def, operation)}
   order by t.id limit ${left + 1} for no key update)
 select coalesce(array_agg(o.id::text), '{}') as ids${state} from old o`,
     params
@@ -87,10 +88,10 @@ const changeReferring = (
   const changed = operation === "delete" ? "array['deleted_at']" : `array['${field.name}']`
   return {
     sql: `with new as (
-  update ${tableOf(def)} t
+  update ${type.table} t
   set ${set}, version = t.version + 1, updated_at = c.at, updated_by = $2::text
   from (select o.id, greatest(clock_timestamp(), o.updated_at + interval '1 microsecond') as at
-        from ${tableOf(def)} o where o.id = any ($1::uuid[])) c
+        from ${type.table} o where o.id = any ($1::uuid[])) c
   where t.id = c.id and t.deleted_at is null
   returning t.*),
 ${eventSql(def, operation, changed, "gen_random_uuid()", "$2::text", "$3::text")}
@@ -110,8 +111,7 @@ const visit = (
     for (const referring of request.referring(type)) {
       if (referring.onDelete === "restrict") continue
       const operation = referring.onDelete === "cascade" ? "delete" : "update"
-      const granted = grantsOf(referring.type.def.spec, operation).some((grant) => caller.roles.includes(grant.role))
-      if (!granted) continue
+      if (!grants(referring.type, operation, caller)) continue
       const { rules } = writeTypeOf(referring.type)
       const judged = operation === "update" && rules.any
       yield* tx.query(contextSql(referring.type, caller, operation))

@@ -13,15 +13,17 @@ import { type Problem, problem } from "../domain/Problem.ts"
 import { isUuid } from "../domain/Uuid.ts"
 import type { SqlResult, Statement } from "../postgres/Statement.ts"
 import type { TenantTx, Tx } from "../postgres/TenantTx.ts"
+import { enterFor } from "./Entering.ts"
 import * as Idempotency from "./Idempotency.ts"
 import { documentOf, faultsProblem, readOnlyFault, type Values } from "./InputDecoder.ts"
 import { type Failing, isDatabaseFailure, type Outcomes, transient } from "./Outcomes.ts"
 import { compileJsonPatch, mergePatch, reachesInto } from "./Patch.ts"
 import { type Answer, type Prepared, prepare, versionsOf } from "./Prepared.ts"
+import type { RecordType } from "./RecordType.ts"
 import { removeReferring } from "./Referring.ts"
 import { type IfMatch, readPrefer } from "./WriteHeaders.ts"
 import * as WriteSql from "./WriteSql.ts"
-import { enterFor, etagOf, type RecordType, type WriteRequest, writeTypeOf } from "./WriteType.ts"
+import { etagOf, type WriteRequest, writeTypeOf } from "./WriteType.ts"
 
 /** What writes are made of. */
 export interface WriteParts {

@@ -14,12 +14,13 @@
  * last line (fine print 12).
  */
 
-import type { Field } from "../domain/Field.ts"
-import { pgType } from "../domain/Field.ts"
+import { type Field, pgType, systemColumns } from "../domain/Field.ts"
 import type { Caller } from "../domain/Identity.ts"
 import type { Operation } from "../domain/Operation.ts"
 import type { ServedDefinition } from "../domain/ServedDefinition.ts"
 import { quoteName, type Statement } from "../postgres/Statement.ts"
+import { gateSql } from "./Entering.ts"
+import { tableRow, quoteText as text } from "./Projection.ts"
 
 /** What of a record type and its caller a statement is made of. */
 export interface WriteShape {
@@ -100,7 +101,6 @@ export interface EventFacts {
   readonly requestId: string
 }
 
-const text = (value: string): string => `'${value.replaceAll("'", "''")}'`
 const nameList = (names: ReadonlyArray<string>): string =>
   names.length === 0 ? "'{}'::text[]" : `array_remove(array[${names.join(", ")}], null)`
 
@@ -116,22 +116,13 @@ export const documentColumns = (fields: ReadonlyArray<Field>): string =>
   fields.map((field) => `${quoteName(field.name)} ${documentType(field)}`).join(", ")
 
 /** The select list of a row's whole state, in the form that history keeps and that bodies have: bytes as base64. */
-export const stateColumns = (fields: ReadonlyArray<Field>, alias: string): string =>
-  [
-    ...["id", "version", "created_at", "created_by", "updated_at", "updated_by", "deleted_at"].map(
-      (name) => `${alias}.${name}`
-    ),
-    ...fields.map((field) => {
-      const column = `${alias}.${quoteName(field.name)}`
-      return field.type === "bytes"
-        ? `translate(encode(${column}, 'base64'), E'\\n', '') as ${quoteName(field.name)}`
-        : column
-    })
+export const stateColumns = (fields: ReadonlyArray<Field>, alias: string): string => {
+  const row = tableRow(alias)
+  return [
+    ...systemColumns.map((name) => `${row.system(name)} as ${name}`),
+    ...fields.map((field) => `${row.value(field)} as ${quoteName(field.name)}`)
   ].join(", ")
-
-/** The gate of a statement: true, or the statement fails (`platform.enter`). */
-export const gate = (def: ServedDefinition, operation: Operation): string =>
-  `(select platform.enter(${def.id}, ${def.generation}, ${text(operation)}))`
+}
 
 /** The names of the ref fields of `next` that point to nothing the caller may refer to, as an array. */
 export const danglingOf = (shape: WriteShape, next: string, before: string | undefined, bind: Bind): string =>
@@ -210,7 +201,7 @@ export const createSql = (shape: WriteShape, id: string, document: string, facts
   select ${[`${idAt} as id`, ...fields.map((field) => `${fromDocument(field, "r")} as ${quoteName(field.name)}`)].join(", ")}
   from jsonb_to_record(${doc}) as r(${documentColumns(fields)})),
 verdict as materialized (
-  select ${gate(def, "create")} as entered, ${danglingOf(shape, "i", undefined, bind)} as dangling,
+  select ${gateSql(def, "create")} as entered, ${danglingOf(shape, "i", undefined, bind)} as dangling,
     ${outsideOf(shape, "create", "i", bind)} as outside
   from input i),
 new as (
@@ -270,7 +261,7 @@ const oldSql = (shape: WriteShape, operation: Operation, idAt: string, bind: Bin
   const wanted = operation === "restore" ? "" : " and t.deleted_at is null"
   return `old as materialized (
   select t.* from ${tableOf(shape.def)} t
-  where t.id = ${idAt}${wanted}${filter === undefined ? "" : ` and (${filter})`} and ${gate(shape.def, operation)}
+  where t.id = ${idAt}${wanted}${filter === undefined ? "" : ` and (${filter})`} and ${gateSql(shape.def, operation)}
   for no key update)`
 }
 
@@ -345,7 +336,7 @@ export const readSql = (shape: WriteShape, id: string): Statement => {
   const idAt = `${bind(id)}::uuid`
   return {
     sql: `select n.version, ${bodyOf(shape, bind)} as body from ${tableOf(shape.def)} n
-where n.id = ${idAt} and n.deleted_at is null and ${gate(shape.def, "read")}`,
+where n.id = ${idAt} and n.deleted_at is null and ${gateSql(shape.def, "read")}`,
     params: parameters.values
   }
 }

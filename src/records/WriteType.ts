@@ -1,31 +1,17 @@
 /**
  * The write side of a record type, compiled once (decoder, rules), and what its statements are made of for one caller.
  */
-import { grantsOf, visibilityOf } from "../domain/Access.ts"
 import type { Field } from "../domain/Field.ts"
-import { pgType } from "../domain/Field.ts"
 import type { Caller } from "../domain/Identity.ts"
-import { formatPath, rolesOf, tierOf } from "../domain/Names.ts"
 import type { Operation } from "../domain/Operation.ts"
-import type { RowCondition } from "../domain/SchemaDefinition.ts"
 import type { ServedDefinition } from "../domain/ServedDefinition.ts"
-import { sha256Hex } from "../domain/Sha256.ts"
-import { quoteName } from "../postgres/Statement.ts"
-import type { Enter } from "../postgres/TenantTx.ts"
-import type { Constrained } from "./Failures.ts"
 import { compileDecoder, type InputDecoder } from "./InputDecoder.ts"
+import { tableRow } from "./Projection.ts"
+import type { Peers, RecordType } from "./RecordType.ts"
+import { rowFilterSql } from "./RowFilterSql.ts"
 import { compileRules, type Rules } from "./Rules.ts"
 import type { WriteHeaders } from "./WriteHeaders.ts"
-import { type Bind, tableOf, type WriteShape } from "./WriteSql.ts"
-
-export interface RecordType extends Constrained {
-  readonly def: ServedDefinition
-  readonly path: string
-  readonly chain: string
-}
-
-/** The record types beside one, by path. */
-export type Peers = (path: string) => RecordType | undefined
+import type { Bind, WriteShape } from "./WriteSql.ts"
 
 /** A type that refers to another, by which field, and what a delete does to it. */
 export interface Referring {
@@ -69,101 +55,40 @@ export const writeTypeOf = (type: RecordType): WriteType => {
   return fresh
 }
 
-export const enterFor = (type: RecordType, caller: Caller, operation: Operation): Enter => ({
-  role: rolesOf(type.def.pgSchema)[tierOf(operation)],
-  ctx: JSON.stringify({
-    op: operation,
-    def: type.def.id,
-    actor: caller.identity.actor,
-    roles: caller.roles,
-    attributes: caller.identity.attributes,
-    request_id: caller.requestId,
-    reason: caller.reason,
-    ticket: caller.ticket
-  })
-})
-
-const operators: Readonly<Record<string, string>> = { eq: "=", neq: "<>", lt: "<", lte: "<=", gt: ">", gte: ">=" }
-
-const conditionSql = (type: RecordType, condition: RowCondition, caller: Caller, alias: string, bind: Bind): string => {
-  const field = type.def.spec.fields.find((one) => one.name === condition.field)
-  if (field === undefined) return "false"
-  const column = `${alias}.${quoteName(field.name)}`
-  const cast = pgType(field)
-  if (condition.op === "is_null") return `${column} is ${String(condition.value) === "true" ? "" : "not "}null`
-  const { identity } = condition
-  const known =
-    identity === undefined
-      ? undefined
-      : identity === "actor"
-        ? caller.identity.actor
-        : caller.identity.attributes[identity.slice("attributes.".length)]
-  if (condition.op === "in") {
-    const values = condition.values ?? (known === undefined ? [] : typeof known === "string" ? [known] : known)
-    return `${column} = any (${bind(values)}::text[]::${cast}[])`
-  }
-  const value = identity === undefined ? String(condition.value) : known
-  if (typeof value !== "string") return "false"
-  return condition.op === "contains"
-    ? `strpos(${column}, ${bind(value)}::text) > 0`
-    : `${column} ${operators[condition.op]} ${bind(value)}::text::${cast}`
-}
-
-/** The condition under which the caller may do this to a row; undefined where every row will do. */
+/** The condition under which the caller may do this to the row `alias`; undefined where every row will do. */
 export const filterSql = (
   type: RecordType,
   operation: Operation,
   caller: Caller,
   alias: string,
   bind: Bind
-): string | undefined => {
-  const grants = grantsOf(type.def.spec, operation).filter((grant) => caller.roles.includes(grant.role))
-  if (grants.length === 0) return "false"
-  if (grants.some((grant) => grant.filters.length === 0)) return undefined
-  return grants
-    .map((grant) => grant.filters.map((filter) => conditionSql(type, filter, caller, alias, bind)).join(" and "))
-    .map((all) => `(${all})`)
-    .join(" or ")
-}
+): string | undefined =>
+  rowFilterSql(
+    type.rowFilter(operation, caller.roles),
+    (plan) => `${alias}.${plan.column}`,
+    (value) => bind(value(caller))
+  )
 
-const projectionSql = (type: RecordType, roles: ReadonlyArray<string>, alias: string): string => {
-  const { fields } = type.def.spec
-  const shown = fields.filter((field) => visibilityOf(field, roles) === "clear")
-  const masked = fields.filter((field) => visibilityOf(field, roles) !== "clear")
-  return [
-    ...["id", "version", "created_at", "created_by", "updated_at", "updated_by", "deleted_at"].map(
-      (c) => `${alias}.${c}`
-    ),
-    ...shown.map((field) =>
-      field.type === "bytes"
-        ? `translate(encode(${alias}.${quoteName(field.name)}, 'base64'), E'\\n', '') as ${quoteName(field.name)}`
-        : `${alias}.${quoteName(field.name)}`
-    ),
-    ...(masked.length === 0
-      ? []
-      : [`json_build_object(${masked.map((field) => `'${field.name}', null`).join(", ")}) as _masked`])
-  ].join(", ")
-}
+/** Whether any of the caller's roles grants the operation. */
+export const grants = (type: RecordType, operation: Operation, caller: Caller): boolean =>
+  type.rowFilter(operation, caller.roles)._tag !== "None"
 
 /** What the statements of a write by this caller are made of. */
 export const shapeOf = (type: RecordType, caller: Caller, peers: Peers): WriteShape => ({
   def: type.def,
   caller,
   filter: (operation, alias, bind) => filterSql(type, operation, caller, alias, bind),
-  projection: (alias) => projectionSql(type, caller.roles, alias),
-  reads: grantsOf(type.def.spec, "read").some((grant) => caller.roles.includes(grant.role)),
+  projection: (alias) => type.projection(caller.roles).columns(tableRow(alias)),
+  reads: grants(type, "read", caller),
   visible: (field, alias, bind) => {
-    if (field.ref === undefined) return undefined
-    const { object, version } = field.ref
-    const { app, domain, org } = type.def.spec
-    const target = peers(formatPath({ org, app, domain, object, version }))
-    if (target === undefined || filterSql(target, "read", caller, alias, () => "null") === "false") return undefined
-    return { table: tableOf(target.def), condition: filterSql(target, "read", caller, alias, bind) }
+    const path = type.fields.get(field.name)?.target
+    const target = path === undefined ? undefined : peers(path)
+    return target === undefined || !grants(target, "read", caller)
+      ? undefined
+      : { table: target.table, condition: filterSql(target, "read", caller, alias, bind) }
   }
 })
 
 /** The record's ETag for this caller: the row's version, and a tag of what he sees. */
-export const etagOf = (type: RecordType, caller: Caller, version: number): string => {
-  const seen = type.def.spec.fields.map((field) => visibilityOf(field, caller.roles)).join()
-  return `"${version}-${sha256Hex(`${type.def.generation}|${seen}`).slice(0, 8)}"`
-}
+export const etagOf = (type: RecordType, caller: Caller, version: number): string =>
+  `"${version}-${type.projection(caller.roles).tag}"`

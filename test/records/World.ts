@@ -4,38 +4,14 @@ import * as Stream from "effect/Stream"
 import type { ExactValue } from "../../src/domain/ExactJson.ts"
 import { parse } from "../../src/domain/ExactJson.ts"
 import type { Caller } from "../../src/domain/Identity.ts"
-import { constraintName } from "../../src/domain/Names.ts"
 import { Problem } from "../../src/domain/Problem.ts"
 import type { SchemaDefinitionSpec } from "../../src/domain/SchemaDefinition.ts"
-import type { ServedDefinition } from "../../src/domain/ServedDefinition.ts"
-import type { ConstraintMeaning } from "../../src/records/Failures.ts"
+import { compile, type RecordType } from "../../src/records/RecordType.ts"
 import { type Answer, WriteRecords } from "../../src/records/WriteRecords.ts"
-import type { RecordType, Referring, WriteRequest } from "../../src/records/WriteType.ts"
+import type { Referring, WriteRequest } from "../../src/records/WriteType.ts"
 import { Database, query } from "../support/Database.ts"
 import { provision } from "./Provisioned.ts"
 import { specOf } from "./Specs.ts"
-
-const typeOf = (def: ServedDefinition): RecordType => {
-  const { pgTable, spec } = def
-  const meanings = new Map<string, ConstraintMeaning>()
-  const say = (name: string, kind: ConstraintMeaning["kind"], fields: ReadonlyArray<string>, code: string) =>
-    meanings.set(name, { kind, fields, code, detail: code })
-  for (const { fields } of [
-    ...spec.fields.filter((field) => field.unique).map((field) => ({ fields: [field.name] })),
-    ...(spec.uniqueConstraints ?? [])
-  ]) {
-    say(constraintName("uq", pgTable, fields), "unique", fields, "unique_conflict")
-  }
-  for (const field of spec.fields) {
-    for (const purpose of ["min", "max", "enum", "pattern"]) {
-      say(constraintName("ck", pgTable, [field.name], purpose), "check", [field.name], purpose)
-    }
-    if (field.type === "ref") {
-      say(constraintName("fk", pgTable, [field.name]), "foreignKey", [field.name], "reference_not_found")
-    }
-  }
-  return { def, path: def.path, chain: def.chain, constraint: (name) => meanings.get(name) }
-}
 
 /** Somebody with these roles. */
 export const callerOf = (
@@ -75,7 +51,7 @@ export const makeWorld = (
     const write = yield* WriteRecords
     const specs = definitions.map((one): SchemaDefinitionSpec => specOf({ org: database.org, domain, ...one }))
     const defs = yield* provision(database.operatorUrl, specs)
-    const types = new Map([...defs].map(([path, def]) => [path, typeOf(def)]))
+    const types = new Map([...defs].map(([path, def]) => [path, compile(def)]))
     const chain = `${database.org}/shop/${domain}`
     const type = (object: string) => types.get(`${chain}/${object}/v1`) as RecordType
     const referring = (target: RecordType): ReadonlyArray<Referring> =>

@@ -428,7 +428,7 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("WriteRec
       expect(entries).toEqual([
         {
           outcome: "failed",
-          payload: { code: "unique_conflict", errors: ["/name unique_conflict"], address: "127.0.0.1" }
+          payload: { code: "unique_conflict", errors: ["/name unique"], address: "127.0.0.1" }
         },
         {
           outcome: "failed",

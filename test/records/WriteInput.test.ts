@@ -105,7 +105,7 @@ describe("InputDecoder", () => {
     ['{"s":"ab","by":"AAECAw=="}', "/by max_length"],
     ['{"s":"ab","j":{"a":[{"b":"\\u0000"}]}}', "/j/a/0/b nul_character"],
     ['{"s":"ab","j":{"a":1e5000}}', "/j/a out_of_range"],
-    ['{"s":"ab","id":"' + uuid + '"}', "/id read_only"],
+    [`{"s":"ab","id":"${uuid}"}`, "/id read_only"],
     ['{"s":"ab","_masked":{}}', "/_masked unknown_field"],
     ['{"s":"ab","__proto__":{}}', "/__proto__ unknown_field"],
     ["[]", " type"],
