@@ -29,7 +29,6 @@ import { StrategySource } from "../access/Authenticator.ts"
 import { type Binding, platformChain } from "../access/Authorization.ts"
 import { defaultTimings, type KeySetTimings } from "../access/KeySet.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
-import type { ServedDefinition } from "../domain/ServedDefinition.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
 import { Listener } from "../postgres/Listener.ts"
@@ -162,14 +161,7 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
     const row = definitions.get(pathOrStorage) ?? index.storages.get(pathOrStorage)
     return row?.serving === undefined ? undefined : row
   }
-  const types = new CompiledTypes<RecordType>(maxCompiled, served, (row, target) =>
-    Result.map(servedBy(row), (definition) =>
-      compile(definition, (pathOrStorage): ServedDefinition | undefined => {
-        const other = target(pathOrStorage)
-        return other === undefined ? undefined : Result.getOrElse(servedBy(other), () => undefined)
-      })
-    )
-  )
+  const types = new CompiledTypes<RecordType>(maxCompiled, served, (row) => Result.map(servedBy(row), compile))
 
   /** Puts a hint (none: everything) on the next batch. A flood of hints is one look at everything. */
   const enqueue = (hint: Hint | undefined): Batch => {
