@@ -20,25 +20,36 @@ export type { Violation } from "./IsolationRules.ts"
 /** What a process exits with that may not serve: EX_CONFIG of sysexits.h. */
 export const exitCode = 78
 
-type Row = Readonly<Record<string, unknown>>
+const asWritten = statement("select set_config('search_path', 'pg_catalog', true)")
 
-const statements: ReadonlyArray<Statement> = [
-  statement("select set_config('search_path', 'pg_catalog', true)"),
-  statement(catalogueRules),
+const ofCatalogue: ReadonlyArray<Statement> = [asWritten, statement(catalogueRules)]
+
+const ofDefinitions: ReadonlyArray<Statement> = [
+  asWritten,
+  statement(
+    `select schemaname::text as schema, tablename::text as "table", policyname::text as name, cmd, qual, with_check from pg_policies where policyname like 'velocity\\_%' and policyname <> 'velocity_ddl' order by 1, 2, 3`
+  ),
   statement("select set_config('role', 'velocity_gateway', true)"),
   statement(
     "select path, pg_schema, pg_table, serving -> 'access' as access from platform.schema_defs where serving is not null order by path"
-  ),
-  statement("select set_config('role', 'none', true)"),
-  statement(
-    `select schemaname::text as schema, tablename::text as "table", policyname::text as name, cmd, qual, with_check from pg_policies where policyname like 'velocity\\_%' and policyname <> 'velocity_ddl' order by 1, 2, 3`
   )
 ]
 
-const judge = (results: ReadonlyArray<{ readonly rows: ReadonlyArray<Row> }>): ReadonlyArray<Violation> => [
-  ...(results[1]?.rows ?? []).map(violationOf),
-  ...judgeDefinitions(results[3]?.rows ?? [], results[5]?.rows ?? [])
-]
+type Answers = ReadonlyArray<{ readonly rows: ReadonlyArray<Readonly<Record<string, unknown>>> }>
+
+/** What leaves no way to read the definitions. */
+const unanswerable = new Set(["not_migrated", "wrong_login", "missing_membership"])
+
+/** Asks both questions, the second only where there is something to ask it of. */
+const judge = <E, R>(
+  bundle: (statements: ReadonlyArray<Statement>) => Effect.Effect<Answers, E, R>
+): Effect.Effect<ReadonlyArray<Violation>, E, R> =>
+  Effect.gen(function* () {
+    const found = ((yield* bundle(ofCatalogue))[1]?.rows ?? []).map(violationOf)
+    if (found.some((one) => unanswerable.has(one.code))) return found
+    const [, policies, , definitions] = yield* bundle(ofDefinitions)
+    return [...found, ...judgeDefinitions(definitions?.rows ?? [], policies?.rows ?? [])]
+  })
 
 /**
  * The violations of a database, none when it is sound. Fails with `DatabaseFailure` when it cannot be asked, which is
@@ -46,10 +57,7 @@ const judge = (results: ReadonlyArray<{ readonly rows: ReadonlyArray<Row> }>): R
  */
 export const check = (database?: string): Effect.Effect<ReadonlyArray<Violation>, DatabaseFailure, ApiSql> =>
   Effect.flatMap(ApiSql, (api) =>
-    Effect.map(
-      api.on(database, (pool) => Transaction.bundle(pool, undefined, statements, "read")),
-      judge
-    )
+    api.on(database, (pool) => judge((statements) => Transaction.bundle(pool, undefined, statements, "read")))
   )
 
 /** The same on a connection of its own, which lasts as long as the question: for `velocity doctor`. */
@@ -57,10 +65,14 @@ export const checkAt = (url: Redacted.Redacted): Effect.Effect<ReadonlyArray<Vio
   Effect.scoped(
     Effect.gen(function* () {
       const connection = yield* PgConnection.make({ url, applicationName: "velocity isolation check" })
-      yield* connection.query("begin read only")
-      const results = yield* Effect.forEach(statements, (one) => connection.query(one.sql, one.params, false))
-      yield* connection.query("rollback")
-      return judge(results)
+      return yield* judge((statements) =>
+        Effect.gen(function* () {
+          yield* connection.query("begin read only")
+          const answers = yield* Effect.forEach(statements, (one) => connection.query(one.sql, one.params, false))
+          yield* connection.query("rollback")
+          return answers
+        })
+      )
     })
   ).pipe(Effect.mapError(fromSqlError))
 

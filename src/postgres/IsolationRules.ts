@@ -34,7 +34,7 @@ const platformRoles =
 const common = `with recursive
   tenant_role as (
     select m.member as oid from pg_auth_members m
-    where m.roleid = 'velocity_tenant'::regrole and m.inherit_option and pg_get_userbyid(m.member) ~ '_(reader|writer|admin)$'
+    where m.roleid = to_regrole('velocity_tenant') and m.inherit_option and pg_get_userbyid(m.member) ~ '_(reader|writer|admin)$'
   ),
   -- whoever velocity_api can be, or make itself, by a way through memberships; beyond a role that it may not be the way
   -- is not followed
@@ -44,7 +44,7 @@ const common = `with recursive
     select m.roleid, r.path || m.roleid,
       pg_get_userbyid(m.roleid) in ('velocity_gateway', 'velocity_auditor', 'velocity_privacy')
       or m.roleid in (select t.oid from tenant_role t)
-      or (m.roleid = 'velocity_tenant'::regrole and r.role in (select t.oid from tenant_role t))
+      or (m.roleid = to_regrole('velocity_tenant') and r.role in (select t.oid from tenant_role t))
     from reach r join pg_auth_members m on m.member = r.role
     where r.allowed and (m.inherit_option or m.set_option or m.admin_option) and m.roleid <> all (r.path)
   ),
@@ -52,7 +52,7 @@ const common = `with recursive
     select r.oid, r.rolname from pg_roles r where r.rolname in (${platformRoles})
     union select r.oid, r.rolname from pg_roles r join tenant_role t on t.oid = r.oid
     union select r.oid, r.rolname from pg_roles r join pg_auth_members m on m.member = r.oid
-      where m.roleid = 'velocity_history'::regrole and m.inherit_option and r.rolname ~ '_owner$' and r.rolname <> 'velocity_owner'
+      where m.roleid = to_regrole('velocity_history') and m.inherit_option and r.rolname ~ '_owner$' and r.rolname <> 'velocity_owner'
   ),
   -- schemas that hold tenants' tables
   tenant_schema as (
@@ -83,10 +83,25 @@ interface Rule {
 
 const rules: ReadonlyArray<Rule> = [
   {
+    why: "without the migrations there is nothing to judge",
+    sql: `select 'not_migrated', name, 'it is missing', '-- velocity migrate' from (
+      select r.name from unnest(array[${platformRoles}]) as r(name) where to_regrole(r.name) is null
+      union all select 'schema platform' where not exists (select from pg_namespace where nspname = 'platform')
+      union all select format('platform.%s', t.name) from unnest(array['schema_defs', 'audit_log', 'event_log']) as t(name)
+        where not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'platform' and c.relname = t.name)
+      ) as missing(name)`
+  },
+  {
     why: "the check says something only of the login that it is run as",
     sql: `select 'wrong_login', session_user::text, format('the API logs in as %s, and not as velocity_api', session_user),
       '-- set the user of VELOCITY_API_DATABASE_URL to velocity_api'
     where session_user <> 'velocity_api'`
+  },
+  {
+    why: "and without its roles the API can do nothing",
+    sql: `select 'missing_membership', r.name, 'velocity_api may not take it on', format('GRANT %s TO velocity_api WITH INHERIT FALSE, SET TRUE, ADMIN FALSE', r.name)
+    from unnest(array['velocity_gateway', 'velocity_auditor', 'velocity_privacy']) as r(name)
+    where not exists (select from pg_auth_members m where m.roleid = to_regrole(r.name) and m.member = to_regrole('velocity_api') and m.set_option)`
   },
   {
     why: "attributes that step over everything else",
@@ -114,7 +129,7 @@ const rules: ReadonlyArray<Rule> = [
       format('velocity_api is a member of %s with INHERIT %s, SET %s, ADMIN %s', m.roleid::regrole, m.inherit_option, m.set_option, m.admin_option),
       format('GRANT %s TO velocity_api WITH INHERIT FALSE, SET TRUE, ADMIN FALSE GRANTED BY %s', m.roleid::regrole, m.grantor::regrole)
     from pg_auth_members m
-    where m.member = 'velocity_api'::regrole and (m.inherit_option or m.admin_option)
+    where m.member = to_regrole('velocity_api') and (m.inherit_option or m.admin_option)
       and (m.roleid::regrole::text in ('velocity_gateway', 'velocity_auditor', 'velocity_privacy') or exists (select from tenant_role t where t.oid = m.roleid))`
   },
   {
@@ -123,11 +138,11 @@ const rules: ReadonlyArray<Rule> = [
       format('%s is a member of domain role %s with INHERIT %s, SET %s, ADMIN %s', m.member::regrole, m.roleid::regrole, m.inherit_option, m.set_option, m.admin_option),
       format('REVOKE %s FROM %s GRANTED BY %s CASCADE', m.roleid::regrole, m.member::regrole, m.grantor::regrole)
     from pg_auth_members m join ours o on o.oid = m.roleid and o.rolname not in (${platformRoles})
-    where not (m.member = 'velocity_api'::regrole and exists (select from tenant_role t where t.oid = m.roleid))
-      and not (m.member = 'velocity_operator'::regrole and m.admin_option and not m.inherit_option and not m.set_option and m.grantor = 10)
-      and not (m.member = 'velocity_operator'::regrole and not m.admin_option and not m.inherit_option and m.set_option
+    where not (m.member = to_regrole('velocity_api') and exists (select from tenant_role t where t.oid = m.roleid))
+      and not (m.member = to_regrole('velocity_operator') and m.admin_option and not m.inherit_option and not m.set_option and m.grantor = 10)
+      and not (m.member = to_regrole('velocity_operator') and not m.admin_option and not m.inherit_option and m.set_option
                and not exists (select from tenant_role t where t.oid = m.roleid))
-      and not (m.member = 'velocity_api'::regrole and exists (select from reach r where r.role = m.roleid))`
+      and not (m.member = to_regrole('velocity_api') and exists (select from reach r where r.role = m.roleid))`
   },
   {
     why: "nobody is a member of velocity_owner outside a migration, nor the operator of anything but what it needs",
@@ -135,17 +150,17 @@ const rules: ReadonlyArray<Rule> = [
       format('%s is a member of %s with INHERIT %s, SET %s, ADMIN %s', m.member::regrole, m.roleid::regrole, m.inherit_option, m.set_option, m.admin_option),
       format('REVOKE %s FROM %s GRANTED BY %s CASCADE', m.roleid::regrole, m.member::regrole, m.grantor::regrole)
     from pg_auth_members m
-    where m.member <> 'velocity_api'::regrole
+    where m.member <> to_regrole('velocity_api')
       and (m.roleid::regrole::text in (${platformRoles}) or m.member in (select oid from ours where rolname in (${platformRoles})))
       and not exists (select from ours o where o.oid = m.roleid and o.rolname not in (${platformRoles}))
       -- what CREATE ROLE gives to whoever ran it, the migrator
       and not (m.admin_option and not m.inherit_option and not m.set_option and m.grantor = 10
                and m.member not in (select oid from ours) and m.roleid in (select oid from ours))
-      and not (m.roleid::regrole::text in ('velocity_tenant', 'velocity_history') and m.member = 'velocity_owner'::regrole
+      and not (m.roleid::regrole::text in ('velocity_tenant', 'velocity_history') and m.member = to_regrole('velocity_owner')
                and m.admin_option and not m.inherit_option and not m.set_option)
       and not (m.roleid::regrole::text in ('velocity_tenant', 'velocity_history') and m.inherit_option and not m.set_option and not m.admin_option
                and m.member in (select oid from ours where rolname not in (${platformRoles})))
-      and not (m.roleid = 'velocity_sealer'::regrole and m.member = 'velocity_operator'::regrole and m.set_option
+      and not (m.roleid = to_regrole('velocity_sealer') and m.member = to_regrole('velocity_operator') and m.set_option
                and not m.inherit_option and not m.admin_option)`
   },
   {
@@ -170,7 +185,7 @@ const rules: ReadonlyArray<Rule> = [
         when 'pg_namespace'::regclass then format('REVOKE ALL ON SCHEMA %s FROM velocity_api CASCADE', d.objid::regnamespace)
         when 'pg_database'::regclass then format('REVOKE CREATE, TEMPORARY ON DATABASE %I FROM velocity_api CASCADE', (select datname from pg_database where oid = d.objid))
         else 'DROP OWNED BY velocity_api' end) as o(object, repair)
-    where d.refclassid = 'pg_authid'::regclass and d.refobjid = 'velocity_api'::regrole and d.deptype = 'a'
+    where d.refclassid = 'pg_authid'::regclass and d.refobjid = to_regrole('velocity_api') and d.deptype = 'a'
       and not (d.classid = 'pg_database'::regclass and not exists (
         select from pg_database b, aclexplode(b.datacl) a where b.oid = d.objid and a.grantee = d.refobjid and (a.privilege_type <> 'CONNECT' or a.is_grantable)))`
   },
@@ -179,7 +194,7 @@ const rules: ReadonlyArray<Rule> = [
     sql: `select 'audit_log_privilege', l.oid::regclass::text, format('%s may %s it', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
       format('REVOKE %s ON %s FROM %s CASCADE', a.privilege_type, l.oid::regclass, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
     from log l, aclexplode(l.relacl) a
-    where a.grantee <> 'velocity_owner'::regrole and a.privilege_type <> 'SELECT'
+    where a.grantee <> to_regrole('velocity_owner') and a.privilege_type <> 'SELECT'
     union all
     select 'audit_log_privilege', l.oid::regclass::text, format('%s may %s column %I', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type, t.attname),
       format('REVOKE %s (%I) ON %s FROM %s CASCADE', a.privilege_type, t.attname, l.oid::regclass, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
@@ -187,7 +202,7 @@ const rules: ReadonlyArray<Rule> = [
     where a.privilege_type <> 'SELECT'
     union all
     select 'audit_log_owner', l.oid::regclass::text, format('it belongs to %s', l.relowner::regrole), format('ALTER TABLE %s OWNER TO velocity_owner', l.oid::regclass)
-    from log l where l.relowner <> 'velocity_owner'::regrole`
+    from log l where l.relowner <> to_regrole('velocity_owner')`
   },
   {
     why: "the log refuses change by triggers that fire whatever the session says, and by no others",
@@ -218,8 +233,8 @@ const rules: ReadonlyArray<Rule> = [
     from pg_policy p join pg_class c on c.oid = p.polrelid
     where c.relnamespace = (select oid from pg_namespace where nspname = 'platform')
       and not (c.relname = 'event_log' and (
-        (p.polname = 'history' and p.polcmd = 'r' and p.polroles = array['velocity_history'::regrole::oid] and pg_get_expr(p.polqual, p.polrelid) ~ '^\\(chain = \\( SELECT platform\\.current_chain\\(\\) AS current_chain\\)\\)$')
-        or (p.polname = 'append' and p.polcmd = 'a' and p.polroles = array['velocity_tenant'::regrole::oid] and pg_get_expr(p.polwithcheck, p.polrelid) ~ '^\\(chain = \\( SELECT platform\\.current_chain\\(\\) AS current_chain\\)\\)$')))`
+        (p.polname = 'history' and p.polcmd = 'r' and p.polroles = array[to_regrole('velocity_history')::oid] and pg_get_expr(p.polqual, p.polrelid) ~ '^\\(chain = \\( SELECT platform\\.current_chain\\(\\) AS current_chain\\)\\)$')
+        or (p.polname = 'append' and p.polcmd = 'a' and p.polroles = array[to_regrole('velocity_tenant')::oid] and pg_get_expr(p.polwithcheck, p.polrelid) ~ '^\\(chain = \\( SELECT platform\\.current_chain\\(\\) AS current_chain\\)\\)$')))`
   },
   {
     why: "a tenant's table holds its rows back even from its owner",
@@ -287,7 +302,7 @@ const rules: ReadonlyArray<Rule> = [
     sql: `select 'tenant_privilege', format('%I.%I', c.nspname, c.relname), format('%s may %s', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
       format('REVOKE %s ON %I.%I FROM %s CASCADE', a.privilege_type, c.nspname, c.relname, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
     from tenant_table c join pg_class k on k.oid = c.oid, aclexplode(k.relacl) a
-    where a.grantee <> c.relowner and a.grantee <> 0 and a.grantee <> 'velocity_api'::regrole and not (
+    where a.grantee <> c.relowner and a.grantee <> 0 and a.grantee <> to_regrole('velocity_api') and not (
       (pg_get_userbyid(a.grantee) in (c.nspname || '_reader', c.nspname || '_writer', c.nspname || '_admin') and a.privilege_type = 'SELECT')
       or (pg_get_userbyid(a.grantee) in (c.nspname || '_writer', c.nspname || '_admin') and a.privilege_type in ('INSERT', 'UPDATE')))`
   },
@@ -329,7 +344,7 @@ const rules: ReadonlyArray<Rule> = [
     where p.prosecdef and not exists (select from unnest(p.proconfig) c where c = 'search_path=pg_catalog, pg_temp' or (c like 'search_path=%' and s.nspname <> 'platform'))
     union all
     select 'definer_owner', p.oid::regprocedure::text, format('it runs with the rights of %s', p.proowner::regrole), format('ALTER ROUTINE %s OWNER TO velocity_owner', p.oid::regprocedure)
-    from pg_proc p where p.pronamespace = (select oid from pg_namespace where nspname = 'platform') and p.proowner <> 'velocity_owner'::regrole`
+    from pg_proc p where p.pronamespace = (select oid from pg_namespace where nspname = 'platform') and p.proowner <> to_regrole('velocity_owner')`
   },
   {
     why: "a prepared transaction keeps its lane, its locks and its role beyond the session that made it",

@@ -443,6 +443,30 @@ layer(
     })
   )
 
+  it.effect("names a role that the API can no longer take on", () =>
+    Effect.gen(function* () {
+      const server = yield* OwnServer
+      yield* server.sql("revoke velocity_gateway from velocity_api granted by migrator")
+      const found = yield* violations
+      expect(found.map((one) => `${one.code} ${one.object}`)).toEqual(["missing_membership velocity_gateway"])
+      for (const one of found) yield* server.sql(one.repair)
+      expect(yield* violations).toEqual([])
+    })
+  )
+
+  it.effect("says so of a database that was not migrated", () =>
+    Effect.gen(function* () {
+      const server = yield* OwnServer
+      const found = yield* IsolationCheck.checkAt(Redacted.make(server.api("elsewhere")))
+      expect(found.filter((one) => one.code === "not_migrated").map((one) => one.object)).toEqual([
+        "platform.audit_log",
+        "platform.event_log",
+        "platform.schema_defs",
+        "schema platform"
+      ])
+    })
+  )
+
   it.effect("says so when it is not velocity_api that asks", () =>
     Effect.gen(function* () {
       const server = yield* OwnServer
