@@ -7,7 +7,7 @@
  * told; expired bindings are judged by the clock, not by a read.
  *
  * Record types are compiled when they are first asked for, at most `VELOCITY_REGISTRY_MAX` of them kept (the one used
- * longest ago leaves), and again when their definition or one that they refer to changes.
+ * longest ago leaves), and again when their definition changes.
  */
 import {
   Clock,
@@ -156,12 +156,7 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
   const wake = Latch.makeUnsafe()
   const published = yield* PubSub.sliding<RegistryChange>(1_024)
 
-  const served = (pathOrStorage: string) => {
-    const { definitions } = known.snapshot
-    const row = definitions.get(pathOrStorage) ?? index.storages.get(pathOrStorage)
-    return row?.serving === undefined ? undefined : row
-  }
-  const types = new CompiledTypes<RecordType>(maxCompiled, served, (row) => Result.map(servedBy(row), compile))
+  const types = new CompiledTypes<RecordType>(maxCompiled, (row) => Result.map(servedBy(row), compile))
 
   /** Puts a hint (none: everything) on the next batch. A flood of hints is one look at everything. */
   const enqueue = (hint: Hint | undefined): Batch => {
@@ -182,8 +177,8 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
     if (next === before) return
     known = next
     index = indexOf(next.snapshot)
-    types.changed()
     const { definitions } = next.snapshot
+    types.retain((row) => definitions.get(row.path) === row)
     const paths = new Set([...before.snapshot.definitions.keys(), ...definitions.keys()])
     yield* PubSub.publish(published, {
       definitions: [...paths].filter((path) => before.snapshot.definitions.get(path) !== definitions.get(path)),
@@ -266,18 +261,20 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
     const row = known.snapshot.definitions.get(path)
     if (row === undefined || (row.serving === undefined && !row.withdrawn)) return yield* problem("not_found")
     if (row.serving === undefined) return yield* problem("gone")
-    const compiled = types.get(path)
-    if (compiled !== undefined && Result.isSuccess(compiled)) return compiled.success
+    const compiled = types.get(row)
+    if (Result.isSuccess(compiled)) return compiled.success
     if (!complained.has(row)) {
       complained.add(row)
-      yield* Effect.logError(`${path} cannot be served: ${compiled?.failure ?? "its definition went away"}`)
+      yield* Effect.logError(`${path} cannot be served: ${compiled.failure}`)
     }
     return yield* problem("not_ready", { detail: "this definition cannot be served by this replica" })
   })
 
   const peers = (path: string): RecordType | undefined => {
-    const compiled = types.get(path)
-    return compiled !== undefined && Result.isSuccess(compiled) ? compiled.success : undefined
+    const row = known.snapshot.definitions.get(path)
+    if (row?.serving === undefined) return undefined
+    const compiled = types.get(row)
+    return Result.isSuccess(compiled) ? compiled.success : undefined
   }
 
   const changes = Stream.fromPubSub(published)

@@ -70,8 +70,6 @@ export interface SnapshotIndex {
   /** The strategies that a domain trusts. */
   readonly trusted: ReadonlyMap<string, ReadonlyArray<string>>
   readonly issuedBy: ReadonlyMap<string, ReadonlyArray<JwtStrategy>>
-  /** Storage paths to the definition that owns the rows. */
-  readonly storages: ReadonlyMap<string, DefinitionRow>
 }
 
 /** The strategy under an id, where it is in force. */
@@ -97,13 +95,7 @@ export const indexOf = (snapshot: Snapshot): SnapshotIndex => {
       else those.push(strategy.jwt)
     }
   }
-  const storages = new Map<string, DefinitionRow>()
-  for (const row of snapshot.definitions.values()) {
-    const known = storages.get(row.storage)
-    // rows belong to the definition that was there first
-    if (known === undefined || row.id < known.id) storages.set(row.storage, row)
-  }
-  return { trusted, issuedBy, storages }
+  return { trusted, issuedBy }
 }
 
 // a key that this release does not know may be one that narrows: what has one is not understood, and so not applied

@@ -134,7 +134,7 @@ layer(withDatabase(Live, { VELOCITY_REGISTRY_POLL: "1h" }), { excludeTestService
       })
     )
 
-    it.effect("compiles again when the definition changes, or one that it refers to, and not otherwise", () =>
+    it.effect("compiles again when the definition changes, and not otherwise", () =>
       Effect.gen(function* () {
         const mirrors = yield* Mirrors
         const registry = yield* Registry
