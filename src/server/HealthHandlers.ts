@@ -1,5 +1,5 @@
 /** `/healthz`, `/readyz` and `/metrics`. */
-import { Effect, Metric } from "effect"
+import { type Context, Effect, Metric } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
@@ -20,7 +20,7 @@ export const healthHandlers = HttpApiBuilder.group(VelocityApi, "health", (handl
     const requests = yield* RequestMetrics
     const databases = yield* ApiSql
 
-    const measure = Effect.contextWith((context) =>
+    const measure = Effect.contextWith((context: Context.Context<never>) =>
       Effect.sync(() => {
         requests.gauge()
         memory.updateUnsafe(process.memoryUsage.rss(), context)

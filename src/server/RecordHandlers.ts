@@ -4,7 +4,7 @@
  *
  * A definition that is not the one in force is read again and the request repeated, once (fine print 9).
  */
-import { Effect } from "effect"
+import { Effect, type Stream } from "effect"
 import { type HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { requireOperation } from "../access/Authorization.ts"
@@ -22,7 +22,7 @@ import type { RecordType } from "../records/RecordType.ts"
 import { WriteRecords } from "../records/WriteRecords.ts"
 import type { Referring, WriteRequest } from "../records/WriteType.ts"
 import { callerOf } from "./Access.ts"
-import { CurrentExchange } from "./Exchange.ts"
+import { CurrentExchange, withoutTimeout } from "./Exchange.ts"
 import { answering } from "./Problems.ts"
 import { Registry } from "./Registry.ts"
 import { readStream, readText, requireMediaType } from "./RequestBody.ts"
@@ -49,12 +49,18 @@ const patchTypes = ["application/merge-patch+json", "application/json-patch+json
 /** What every answer about records says to caches: it is the caller's alone, and to be asked for again. */
 const cached = { "cache-control": "private, no-cache", vary: "Authorization, X-API-Key, Accept, Prefer" }
 
-const responseOf = ({ body, headers, status }: Answer) => {
+const responseOf = ({ body, headers, status, stream }: Answer) => {
   const all = { ...cached, ...headers }
+  if (stream !== undefined) {
+    return HttpServerResponse.stream(stream, { status, headers: all, contentType: ndjsonContentType })
+  }
   return body === undefined
     ? HttpServerResponse.empty({ status, headers: all })
     : HttpServerResponse.text(body, { status, headers: all, contentType: "application/json" })
 }
+
+/** What a create brings: one body, or a stream that comes only once. */
+type Brought = { readonly body: ExactValue } | { readonly stream: Stream.Stream<Uint8Array, Problem> }
 
 const parsed = (text: string): Effect.Effect<ExactValue, Problem> =>
   Effect.try({
@@ -94,7 +100,7 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
       })
 
       /** The types of a domain that refer to one. */
-      const referring = (type: RecordType): ReadonlyArray<Referring> =>
+      const referring = (type: Pick<RecordType, "chain" | "def">): ReadonlyArray<Referring> =>
         registry.definitions().flatMap(({ chain, path, serving }) => {
           const other = serving && chain === type.chain ? registry.peers(path) : undefined
           if (other === undefined) return []
@@ -104,6 +110,8 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
               : []
           )
         })
+
+      const around = { peers: registry.peers, referring }
 
       /**
        * Authorizes, makes ready what the request brings (its body, once), and does it; again where the definition was
@@ -123,7 +131,7 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
             const brought = yield* bring
             const answer = yield* Effect.catchTag(act(authorized, brought), "StaleDefinition", (stale) =>
               Effect.gen(function* () {
-                yield* registry.refresh(authorized.type.path)
+                yield* registry.refresh(stale.path)
                 if (!repeatable(brought)) return yield* unsettled(stale.cause)
                 const again = yield* authorize(params, operation, request)
                 return yield* Effect.catchTag(act(again, brought), "StaleDefinition", ({ cause }) =>
@@ -164,7 +172,11 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
             requireMediaType(request, createTypes),
             (mediaType): Effect.Effect<Brought, Problem> =>
               mediaType === ndjsonContentType
-                ? Effect.succeed({ stream: readStream(request, bodyTimeout) })
+                ? Effect.map(CurrentExchange, (exchange) => {
+                    // it may take as long as its transaction, as long as something comes
+                    withoutTimeout(exchange)
+                    return { stream: readStream(request, bodyTimeout) }
+                  })
                 : Effect.map(jsonBody(request), (body) => ({ body }))
           ),
           ({ caller, type }, brought) => {
@@ -182,7 +194,27 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
       return handlers
         .handleRaw("list", ({ params, query, request }) =>
           serve(params, "read", request, nothing, ({ caller, type }) =>
-            reads.list(type, caller, { params: query, peers: registry.peers, target: request.url })
+            reads.list(type, caller, { ...around, params: query, target: request.url })
+          )
+        )
+        .handleRaw("query", ({ params, request }) =>
+          serve(params, "read", request, bodyOf(request, jsonTypes), ({ caller, type }, { body }) =>
+            reads.query(type, caller, { ...around, body })
+          )
+        )
+        .handleRaw("get", ({ params, query, request }) =>
+          serve(params, "read", request, nothing, ({ caller, type }) =>
+            reads.get(type, caller, {
+              id: params.id,
+              params: query,
+              ifNoneMatch: request.headers["if-none-match"],
+              ...around
+            })
+          )
+        )
+        .handleRaw("history", ({ params, query, request }) =>
+          serve(params, "history", request, nothing, ({ caller, type }) =>
+            reads.history(type, caller, { id: params.id, params: query, target: request.url })
           )
         )
         .handleRaw("create", ({ params, request }) => create(params, request))

@@ -161,17 +161,19 @@ describe("a record", () => {
 })
 
 describe("what is wrong with a body", () => {
-  it.each([
-    ["{", 400, "malformed_json"],
-    ["", 400, "malformed_json"],
-    ['{"name":"a","name":"b"}', 400, "malformed_json"],
-    ["[".repeat(1_000) + "]".repeat(1_000), 400, "malformed_json"],
-    [`${'{"a":'.repeat(1_000)}1${"}".repeat(1_000)}`, 400, "malformed_json"],
-    ['{"name":NaN}', 400, "malformed_json"],
-    ['"text"', 422, "invalid"],
-    ["5", 422, "invalid"],
-    ["null", 422, "invalid"]
-  ])("%.40s", async (body, status, code) => {
+  it.each(
+    [
+      ["{", 400, "malformed_json"],
+      ["", 400, "malformed_json"],
+      ['{"name":"a","name":"b"}', 400, "malformed_json"],
+      ["[".repeat(1_000) + "]".repeat(1_000), 400, "malformed_json"],
+      [`${'{"a":'.repeat(1_000)}1${"}".repeat(1_000)}`, 400, "malformed_json"],
+      ['{"name":NaN}', 400, "malformed_json"],
+      ['"text"', 422, "invalid"],
+      ["5", 422, "invalid"],
+      ["null", 422, "invalid"]
+    ].map(([body, ...rest]) => [`${body}`.slice(0, 30), body, ...rest] as [string, string, number, string])
+  )("%s", async (_, body, status, code) => {
     const before = await count()
     const reply = await post(things, body)
     expect([reply.status, reply.json.code]).toEqual([status, code])
@@ -190,17 +192,19 @@ describe("what is wrong with a body", () => {
     expect(await count()).toBe(before)
   })
 
-  it.each([
-    ['{"name":"a","price":1.23456}', "/price"],
-    ['{"name":"a","price":"1.0"}', "/price"],
-    ['{"name":"a","price":1e400}', "/price"],
-    ['{"name":"a","amount":9223372036854775808}', "/amount"],
-    ['{"name":"a\\u0000b"}', "/name"],
-    ['{"name":null}', "/name"],
-    ["{}", "/name"],
-    [`{"name":"${"x".repeat(101)}"}`, "/name"],
-    ['{"name":"a","status":"done"}', ""]
-  ])("%.60s is 422", async (body, pointer) => {
+  it.each(
+    [
+      ['{"name":"a","price":1.23456}', "/price"],
+      ['{"name":"a","price":"1.0"}', "/price"],
+      ['{"name":"a","price":1e400}', "/price"],
+      ['{"name":"a","amount":9223372036854775808}', "/amount"],
+      ['{"name":"a\\u0000b"}', "/name"],
+      ['{"name":null}', "/name"],
+      ["{}", "/name"],
+      [`{"name":"${"x".repeat(101)}"}`, "/name"],
+      ['{"name":"a","status":"done"}', ""]
+    ].map(([body = "", pointer = ""]) => [body.slice(0, 40), body, pointer])
+  )("%s is 422", async (_, body = "", pointer = "") => {
     const reply = await post(things, body)
     expect(reply.status).toBe(422)
     if (pointer !== "") expect(codes(reply).some((one) => one.startsWith(`${pointer} `))).toBe(true)
