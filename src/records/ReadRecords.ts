@@ -1,0 +1,372 @@
+/**
+ * Reading records: one, a page of them by a query, and the past of one.
+ *
+ * A request is a straight line: grammar (400), what the query names (400, 403), its cursor (400), one bundle of statements
+ * in one network write, the answer as Postgres made it. A read that a definition wants audited leaves its entry in the
+ * same transaction, and without it there is no answer.
+ */
+import { randomUUID } from "node:crypto"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { grantsOf } from "../domain/Access.ts"
+import type { ExactValue } from "../domain/ExactJson.ts"
+import { fault } from "../domain/Fault.ts"
+import type { Caller } from "../domain/Identity.ts"
+import type { Operation } from "../domain/Operation.ts"
+import { Problem, problem } from "../domain/Problem.ts"
+import { fromBody, fromParams, type ParsedQuery, type Query } from "../domain/Query.ts"
+import { isUuid } from "../domain/Uuid.ts"
+import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
+import type { SqlResult, Statement } from "../postgres/Statement.ts"
+import { TenantTx } from "../postgres/TenantTx.ts"
+import { type CursorBox, type CursorKeys, type CursorScope, makeCursors } from "./Cursor.ts"
+import { enterFor } from "./Entering.ts"
+import { failureOf, StaleDefinition } from "./Failures.ts"
+import {
+  allIncluded,
+  type Included,
+  IncludeSql,
+  resolveShown,
+  type Shown,
+  type Surroundings,
+  shownIdentity
+} from "./Include.ts"
+import { tagOf } from "./Projection.ts"
+import { afterSql, fieldsIdentity, type Origin, orderOf, pageIdentity, QueryFaults, whereSql } from "./QuerySql.ts"
+import * as ReadSql from "./ReadSql.ts"
+import type { RecordType } from "./RecordType.ts"
+import type { Answer } from "./WriteRecords.ts"
+import type { Bind } from "./WriteSql.ts"
+
+/** The parameters of a URL; one that is repeated is an array. */
+export type Params = Readonly<Record<string, string | ReadonlyArray<string>>>
+
+type Failing = Problem | StaleDefinition
+type Read<Parts> = (type: RecordType, caller: Caller, request: Parts) => Effect.Effect<Answer, Failing>
+
+/** See the module. */
+export class ReadRecords extends Context.Service<
+  ReadRecords,
+  {
+    /** GET of one record: `ETag`, or 304 where `If-None-Match` names it. 404 for one that is deleted or not to be seen. */
+    readonly get: Read<
+      Surroundings & {
+        readonly id: string
+        readonly params?: Params | undefined
+        readonly ifNoneMatch?: string | undefined
+      }
+    >
+    /** GET of a page: `{items, next_cursor, count?}`, and `Link` to the next. `target` is the URL's path and query. */
+    readonly list: Read<Surroundings & { readonly params: Params; readonly target: string }>
+    /** POST of a query as a JSON tree. */
+    readonly query: Read<Surroundings & { readonly body: ExactValue }>
+    /** GET of a record's past, newest first: `{items, next_cursor}`. */
+    readonly history: Read<{ readonly id: string; readonly params: Params; readonly target: string }>
+  }
+>()("velocity/records/ReadRecords") {
+  static readonly layerNoDeps = Layer.effect(
+    ReadRecords,
+    Effect.suspend(() => make)
+  )
+}
+
+const refused = (parsed: ParsedQuery): Query | Problem =>
+  "query" in parsed ? parsed.query : problem(parsed.code, { errors: parsed.faults })
+
+/** Parameters that a call does not take. */
+const strangers = (params: Params, known: ReadonlyArray<string>): Problem | undefined => {
+  const errors = Object.keys(params)
+    .filter((name) => !known.includes(name))
+    .map((name) => fault([name], "malformed_query", `there is no parameter ${name} here`))
+  return errors.length === 0 ? undefined : problem("malformed_query", { errors })
+}
+
+const grants = (type: RecordType, operation: Operation, caller: Caller): boolean =>
+  grantsOf(type.def.spec, operation).some((grant) => caller.roles.includes(grant.role))
+
+/** Whether `If-None-Match` names this tag (RFC 9110, 13.1.2: compared weakly). */
+const isNamed = (header: string | undefined, etag: string): boolean =>
+  header !== undefined &&
+  (header.trim() === "*" ||
+    header.split(",").some((one) => {
+      const tag = one.trim()
+      return (tag.startsWith("W/") ? tag.slice(2) : tag) === etag
+    }))
+
+/** The same URL with another cursor (RFC 8288). */
+const nextLink = (target: string, cursor: string): string => {
+  const [path = "", query = ""] = target.split("?", 2)
+  const params = new URLSearchParams(query)
+  params.set("cursor", cursor)
+  return `<${path}?${params}>; rel="next"`
+}
+
+/** Which of the record types of a request the database knows otherwise: the gate's message names it by its number. */
+const staleOf = (failure: DatabaseFailure, types: ReadonlyArray<RecordType>): RecordType | undefined => {
+  const { reason } = failure
+  if (reason._tag !== "Platform" || reason.code !== "VL010") return undefined
+  const id = /^definition (\d+) /u.exec(reason.message)?.[1]
+  return types.find((type) => String(type.def.id) === id)
+}
+
+/** Everything that is known of a page before it is asked for. */
+interface Page {
+  readonly type: RecordType
+  readonly caller: Caller
+  readonly query: Query
+  readonly shown: Shown
+  readonly order: ReturnType<typeof orderOf>
+  readonly origin: Origin
+  readonly scope: CursorScope
+  readonly keys: CursorKeys | undefined
+}
+
+/** Joins for a request, and the cursors that its answer leaves to be sealed. */
+class Joins {
+  /** Nobody can have stored this text before the request was made. */
+  private readonly marker = randomUUID()
+  private readonly nodes: ReadonlyArray<Included>
+  private readonly caller: Caller
+  private readonly shown: Shown
+
+  constructor(caller: Caller, shown: Shown) {
+    this.caller = caller
+    this.shown = shown
+    this.nodes = allIncluded(shown.included)
+  }
+
+  readonly joining = (bind: Bind) => {
+    let place: string | undefined
+    const marker = () => (place ??= bind(this.marker))
+    const numbers = new Map(this.nodes.map((node, index) => [node, index]))
+    return new IncludeSql(this.caller, bind, marker, numbers).join(this.shown.included, ReadSql.rowAlias)
+  }
+
+  /** Puts cursors in the places of the marks that to-many includes left. */
+  sealed(body: string, box: CursorBox): string {
+    if (!this.nodes.some((node) => node.many)) return body
+    return body.replaceAll(
+      new RegExp(`${this.marker}/(\\d+)/([0-9a-f-]+)/([0-9a-f-]+)/`, "g"),
+      (_, index, parent, last) => {
+        const node = this.nodes[Number(index)] as Included
+        const query = { where: { field: node.ref.name, op: "eq", value: parent }, sort: [] } as const
+        return box.seal(scopeOf(node.type, this.caller, query), [last])
+      }
+    )
+  }
+}
+
+const scopeOf = (type: RecordType, caller: Caller, query: Pick<Query, "deleted" | "sort" | "where">): CursorScope => ({
+  actor: caller.identity.actor,
+  query: pageIdentity(type, query),
+  fields: fieldsIdentity(type, query)
+})
+
+const make = Effect.gen(function* () {
+  const tenant = yield* TenantTx
+  const cursors = yield* makeCursors
+
+  const mapped = <A>(
+    type: RecordType,
+    involved: ReadonlyArray<RecordType>,
+    effect: Effect.Effect<A, DatabaseFailure>
+  ): Effect.Effect<A, Failing> =>
+    Effect.mapError(effect, (failure) => {
+      const stale = staleOf(failure, involved)
+      if (stale !== undefined) return new StaleDefinition({ path: stale.path, cause: failure })
+      const { _tag, cause } = failure.reason
+      // nothing but a value of the query can be it
+      return _tag === "InvalidText" || _tag === "OutOfRange"
+        ? problem("malformed_query", { detail: "a value is not one of its field's type", cause })
+        : failureOf(type, failure)
+    })
+
+  const reading = (
+    type: RecordType,
+    caller: Caller,
+    operation: Operation,
+    statements: ReadonlyArray<Statement>,
+    involved: ReadonlyArray<RecordType> = [type]
+  ): Effect.Effect<ReadonlyArray<SqlResult>, Failing> => {
+    const end = type.def.spec.audit.reads === "none" ? "read" : "commit"
+    return mapped(type, involved, tenant.bundle(enterFor(type, caller, operation), statements, end))
+  }
+
+  const box = (type: RecordType) => mapped(type, [type], cursors.box)
+
+  const get: ReadRecords["Service"]["get"] = Effect.fnUntraced(function* (type, caller, request) {
+    const { id, ifNoneMatch, params = {} } = request
+    if (!isUuid(id)) return yield* problem("malformed_id")
+    const projection = type.projection(caller.roles)
+    let answered: Statement
+    let joins: Joins | undefined
+    let involved: ReadonlyArray<RecordType> = [type]
+    let { fingerprint } = projection
+    let plain = true
+    for (const _ in params) plain = false
+    if (plain) answered = ReadSql.getSql(type, caller, id)
+    else {
+      const unknown = strangers(params, ["select", "include"])
+      if (unknown !== undefined) return yield* unknown
+      const query = refused(fromParams(params))
+      if (query instanceof Problem) return yield* query
+      const faults = new QueryFaults()
+      const shown = resolveShown({ type, projection }, caller, query, request, faults)
+      if (faults.problem !== undefined) return yield* faults.problem
+      joins = new Joins(caller, shown)
+      involved = [type, ...allIncluded(shown.included).map((node) => node.type)]
+      fingerprint = `${fingerprint}|${shownIdentity(shown)}`
+      answered = ReadSql.getShownSql(type, caller, id, shown, joins.joining)
+    }
+    const [result] = yield* reading(type, caller, "read", [answered], involved)
+    const [row] = result?.rows ?? []
+    if (row === undefined) return yield* problem("not_found")
+    const tag = plain ? projection.tag : tagOf(`${fingerprint}|${row.included ?? ""}`)
+    const etag = `"${row.version}-${tag}"`
+    if (isNamed(ifNoneMatch, etag)) return { status: 304, body: undefined, headers: { etag } }
+    const text = String(row.body)
+    const body = joins === undefined ? text : joins.sealed(text, yield* box(type))
+    return { status: 200, body, headers: { etag } }
+  })
+
+  /** Judges what a query names, and where it begins. */
+  const pageOf = Effect.fnUntraced(function* (
+    type: RecordType,
+    caller: Caller,
+    query: Query,
+    origin: Origin,
+    around: Surroundings
+  ): Effect.fn.Return<Page, Failing> {
+    const projection = type.projection(caller.roles)
+    const faults = new QueryFaults()
+    // said once to be judged, and again with the parameters of each statement
+    if (query.where !== undefined) whereSql(type, projection, query.where, ReadSql.rowAlias, () => "", origin, faults)
+    const order = orderOf(type, projection, query.sort, faults)
+    const shown = resolveShown({ type, projection }, caller, query, around, faults)
+    const scope = scopeOf(type, caller, query)
+    if (query.deleted !== undefined && !grants(type, "restore", caller)) {
+      return yield* problem("operation_not_granted", { detail: "deleted records are for roles that may restore" })
+    }
+    if (query.cursor === undefined || (faults.problem !== undefined && !faults.unreadable)) {
+      if (faults.problem !== undefined) return yield* faults.problem
+      return { type, caller, query, shown, order, origin, scope, keys: undefined }
+    }
+    const count = faults.unreadable ? undefined : order.length
+    const keys = (yield* box(type)).open(query.cursor, scope, count)
+    if (keys instanceof Problem) return yield* keys
+    // the cursor was given to him when he could still read what he sorts or filters by
+    if (faults.unreadable) return yield* problem("cursor_expired")
+    return { type, caller, query, shown, order, origin, scope, keys }
+  })
+
+  const paged = Effect.fnUntraced(function* (page: Page, target: string | undefined) {
+    const { caller, keys, order, origin, query, scope, shown, type } = page
+    const projection = type.projection(caller.roles)
+    const { where } = query
+    const conditions =
+      where === undefined
+        ? []
+        : [(bind: Bind) => whereSql(type, projection, where, ReadSql.rowAlias, bind, origin, new QueryFaults())]
+    const rows = { deleted: query.deleted, conditions }
+    const after = keys === undefined ? [] : [(bind: Bind) => afterSql(order, keys, ReadSql.rowAlias, bind)]
+    const joins = new Joins(caller, shown)
+    const counts = query.count === undefined ? [] : [countOf(type, caller, rows, query.count)]
+    const listed = ReadSql.listSql(
+      type,
+      caller,
+      { ...rows, conditions: [...conditions, ...after] },
+      order,
+      shown,
+      query.limit,
+      joins.joining
+    )
+    const involved = [type, ...allIncluded(shown.included).map((node) => node.type)]
+    // the list last: where it is audited, the entry holds a lock until the end
+    const results = yield* reading(type, caller, "read", [...counts, listed], involved)
+    const count = query.count === undefined ? undefined : countIn(results[0])
+    return yield* answerOf(type, scope, results[counts.length], {
+      target,
+      count,
+      seal: (body, cursors) => joins.sealed(body, cursors)
+    })
+  })
+
+  /** A page's rows as an answer. */
+  const answerOf = Effect.fnUntraced(function* (
+    type: RecordType,
+    scope: CursorScope,
+    result: SqlResult | undefined,
+    {
+      count,
+      seal = (body) => body,
+      target
+    }: {
+      readonly target: string | undefined
+      readonly count?: string | undefined
+      readonly seal?: (body: string, box: CursorBox) => string
+    }
+  ): Effect.fn.Return<Answer, Failing> {
+    const [row] = result?.rows ?? []
+    const open = yield* box(type)
+    const cursor = row?.more === true ? open.seal(scope, JSON.parse(String(row.keys)) as CursorKeys) : undefined
+    const items = seal(String(row?.items ?? ""), open)
+    const told = count === undefined ? "" : `,"count":${count}`
+    return {
+      status: 200,
+      body: `{"items":[${items}],"next_cursor":${cursor === undefined ? "null" : `"${cursor}"`}${told}}`,
+      headers: cursor === undefined || target === undefined ? {} : { link: nextLink(target, cursor) }
+    }
+  })
+
+  const list: ReadRecords["Service"]["list"] = Effect.fnUntraced(function* (type, caller, request) {
+    const query = refused(fromParams(request.params))
+    if (query instanceof Problem) return yield* query
+    return yield* paged(yield* pageOf(type, caller, query, "params", request), request.target)
+  })
+
+  const query: ReadRecords["Service"]["query"] = Effect.fnUntraced(function* (type, caller, request) {
+    const asked = refused(fromBody(request.body))
+    if (asked instanceof Problem) return yield* asked
+    return yield* paged(yield* pageOf(type, caller, asked, "body", request), undefined)
+  })
+
+  const history: ReadRecords["Service"]["history"] = Effect.fnUntraced(function* (type, caller, request) {
+    const { id, params, target } = request
+    if (!isUuid(id)) return yield* problem("malformed_id")
+    const unknown = strangers(params, ["limit", "cursor"])
+    if (unknown !== undefined) return yield* unknown
+    const query = refused(fromParams(params))
+    if (query instanceof Problem) return yield* query
+    const scope: CursorScope = { actor: caller.identity.actor, query: `${type.path}/${id}/history`, fields: "" }
+    const keys = query.cursor === undefined ? undefined : (yield* box(type)).open(query.cursor, scope, 1)
+    if (keys instanceof Problem) return yield* keys
+    const statement = ReadSql.historySql(type, caller, id, keys?.[0], query.limit)
+    const [result] = yield* reading(type, caller, "history", [statement])
+    // every record has a first event: without one there is no record, or none that he may see
+    if (keys === undefined && (result?.rows[0]?.items ?? "") === "") return yield* problem("not_found")
+    return yield* answerOf(type, scope, result, { target })
+  })
+
+  return ReadRecords.of({ get, list, query, history })
+})
+
+/** An estimate where the caller may be told one; else what can be counted. */
+const countOf = (type: RecordType, caller: Caller, rows: ReadSql.Rows, count: "exact" | "estimated"): Statement => {
+  if (count === "exact") return ReadSql.countSql(type, caller, rows)
+  return type.rowFilter("read", caller.roles)._tag === "All"
+    ? ReadSql.estimateSql(type, caller, rows)
+    : ReadSql.boundedCountSql(type, caller, rows)
+}
+
+/** The count in an answer, as JSON. */
+const countIn = (result: SqlResult | undefined): string => {
+  const [row] = result?.rows ?? []
+  if (row === undefined) return "null"
+  if ("count" in row) return row.count === null ? "null" : String(row.count)
+  const [told] = Object.values(row)
+  const [plan] = (typeof told === "string" ? JSON.parse(told) : told) as ReadonlyArray<{
+    readonly Plan: { readonly "Plan Rows": number }
+  }>
+  return String(Math.round(plan?.Plan["Plan Rows"] ?? 0))
+}
