@@ -363,10 +363,13 @@ describe("many records", () => {
 
 describe("a list", () => {
   const page = async (query: string) => ask(`${things}?${query}`)
+  beforeAll(async () => {
+    const rows = Array.from({ length: 300 }, (_, index) => named({ amount: index % 7 }))
+    expect((await post(things, rows.join("\n"), { headers: ndjson })).status).toBe(201)
+  })
 
   it("pages through every record once, by cursor and by Link", async () => {
-    const whole = await page("limit=1000&sort=-amount,name")
-    expect(whole.json.next_cursor).toBeNull()
+    const counted = (await page("limit=1&count=exact")).json.count
     const ids: Array<string> = []
     let next: string | undefined = `${things}?limit=137&sort=-amount,name`
     while (next !== undefined) {
@@ -376,7 +379,7 @@ describe("a list", () => {
       expect(link === undefined).toBe(reply.json.next_cursor === null)
       next = link
     }
-    expect(ids.length).toBeGreaterThan(1_000)
+    expect(ids.length).toBe(counted)
     expect(new Set(ids).size).toBe(ids.length)
   })
 
