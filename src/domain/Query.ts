@@ -220,7 +220,8 @@ const finish = (parts: Parts, say: Collector): ParsedQuery => {
     say.add(["include"], "query_too_large", `at most ${queryLimits.includes} includes`)
   }
   for (const include of parts.include) {
-    if (include.split(".").length > 2) say.add(["include"], "query_too_large", "includes go two levels deep")
+    // a level is a ref field, or an object and its ref field
+    if (include.split(".").length > 4) say.add(["include"], "query_too_large", "includes go two levels deep")
   }
   if (say.faults.length > 0) return { faults: say.faults, code: say.code }
   const given = Object.entries(parts).filter(([, value]) => value !== undefined)

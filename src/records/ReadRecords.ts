@@ -9,7 +9,6 @@ import { randomUUID } from "node:crypto"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { grantsOf } from "../domain/Access.ts"
 import type { ExactValue } from "../domain/ExactJson.ts"
 import { fault } from "../domain/Fault.ts"
 import type { Caller } from "../domain/Identity.ts"
@@ -82,8 +81,13 @@ const strangers = (params: Params, known: ReadonlyArray<string>): Problem | unde
   return errors.length === 0 ? undefined : problem("malformed_query", { errors })
 }
 
-const grants = (type: RecordType, operation: Operation, caller: Caller): boolean =>
-  grantsOf(type.def.spec, operation).some((grant) => caller.roles.includes(grant.role))
+/** The refusal of a caller none of whose roles grants an operation. */
+const ungranted = (type: RecordType, operation: Operation, caller: Caller): Problem | undefined =>
+  type.rowFilter(operation, caller.roles)._tag === "None"
+    ? problem("operation_not_granted", {
+        detail: `none of your roles in this domain grants ${operation} on ${type.def.spec.object}`
+      })
+    : undefined
 
 /** Whether `If-None-Match` names this tag (RFC 9110, 13.1.2: compared weakly). */
 const isNamed = (header: string | undefined, etag: string): boolean =>
@@ -197,6 +201,8 @@ const make = Effect.gen(function* () {
 
   const get: ReadRecords["Service"]["get"] = Effect.fnUntraced(function* (type, caller, request) {
     const { id, ifNoneMatch, params = {} } = request
+    const denied = ungranted(type, "read", caller)
+    if (denied !== undefined) return yield* denied
     if (!isUuid(id)) return yield* problem("malformed_id")
     const projection = type.projection(caller.roles)
     let answered: Statement
@@ -238,6 +244,8 @@ const make = Effect.gen(function* () {
     origin: Origin,
     around: Surroundings
   ): Effect.fn.Return<Page, Failing> {
+    const ungrantedRead = ungranted(type, "read", caller)
+    if (ungrantedRead !== undefined) return yield* ungrantedRead
     const projection = type.projection(caller.roles)
     const faults = new QueryFaults()
     // said once to be judged, and again with the parameters of each statement
@@ -245,9 +253,8 @@ const make = Effect.gen(function* () {
     const order = orderOf(type, projection, query.sort, faults)
     const shown = resolveShown({ type, projection }, caller, query, around, faults)
     const scope = scopeOf(type, caller, query)
-    if (query.deleted !== undefined && !grants(type, "restore", caller)) {
-      return yield* problem("operation_not_granted", { detail: "deleted records are for roles that may restore" })
-    }
+    const denied = query.deleted === undefined ? undefined : ungranted(type, "restore", caller)
+    if (denied !== undefined) return yield* denied
     if (query.cursor === undefined || (faults.problem !== undefined && !faults.unreadable)) {
       if (faults.problem !== undefined) return yield* faults.problem
       return { type, caller, query, shown, order, origin, scope, keys: undefined }
@@ -333,6 +340,8 @@ const make = Effect.gen(function* () {
 
   const history: ReadRecords["Service"]["history"] = Effect.fnUntraced(function* (type, caller, request) {
     const { id, params, target } = request
+    const denied = ungranted(type, "history", caller)
+    if (denied !== undefined) return yield* denied
     if (!isUuid(id)) return yield* problem("malformed_id")
     const unknown = strangers(params, ["limit", "cursor"])
     if (unknown !== undefined) return yield* unknown
