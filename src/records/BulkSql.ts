@@ -6,13 +6,13 @@ import type { Caller } from "../domain/Identity.ts"
 import { quoteName, type Statement } from "../postgres/Statement.ts"
 import { gateSql } from "./Entering.ts"
 import {
+  type BindCaller,
   createdFields,
   danglingOf,
   documentColumns,
   eventSql,
   fromDocument,
   outsideOf,
-  Parameters,
   tableOf,
   type WriteShape
 } from "./WriteSql.ts"
@@ -39,17 +39,13 @@ const element = ({ document, id }: Ready, place: number): string =>
 export const bulkSql = (shape: WriteShape, records: ReadonlyArray<Ready>, caller: Caller): Statement => {
   const { def } = shape
   const { fields } = def.spec
-  const parameters = new Parameters()
-  const { bind } = parameters
-  const document = `${bind(`[${records.map(element).join(",")}]`)}::jsonb`
-  const actor = `${bind(caller.identity.actor)}::text`
-  const requestId = `${bind(caller.requestId)}::text`
-  const columns = fields.map((field) => quoteName(field.name))
-  const list = ["id", "version", "created_at", "created_by", "updated_at", "updated_by", ...columns].join(", ")
-  const values = fields.map((field) => `${fromDocument(field, "r")} as ${quoteName(field.name)}`)
-  const sql = `with input as materialized (
+  const build = (bind: BindCaller): string => {
+    const columns = fields.map((field) => quoteName(field.name))
+    const list = ["id", "version", "created_at", "created_by", "updated_at", "updated_by", ...columns].join(", ")
+    const values = fields.map((field) => `${fromDocument(field, "r")} as ${quoteName(field.name)}`)
+    return `with input as materialized (
   select ${["r._i", "r._id as id", ...values].join(", ")}
-  from jsonb_to_recordset(${document}) as r(_i int4, _id uuid, ${documentColumns(fields)})),
+  from jsonb_to_recordset($1::jsonb) as r(_i int4, _id uuid, ${documentColumns(fields)})),
 judged as materialized (
   select i._i, ${danglingOf(shape, "i", undefined, bind)} as dangling, ${outsideOf(shape, "create", "i", bind)} as outside
   from input i),
@@ -59,13 +55,15 @@ verdict as materialized (
      where j.dangling <> '{}' or j.outside)::text as bad),
 new as (
   insert into ${tableOf(def)} (${list})
-  select i.id, 1, c.at, ${actor}, c.at, ${actor}${columns.map((column) => `, i.${column}`).join("")}
+  select i.id, 1, c.at, $2::text, c.at, $2::text${columns.map((column) => `, i.${column}`).join("")}
   from input i, verdict v, (select clock_timestamp() as at) c
   where v.entered and v.bad is null
   returning *),
-${eventSql(def, "create", createdFields(fields), "gen_random_uuid()", actor, requestId)}
+${eventSql(def, "create", createdFields(fields), "gen_random_uuid()", "$2::text", "$3::text")}
 select v.bad from verdict v`
-  return { sql, params: parameters.values }
+  }
+  const document = `[${records.map(element).join(",")}]`
+  return shape.statement("bulk", [document, caller.identity.actor, caller.requestId], build)
 }
 
 /** The one entry for these records; none where the statement before wrote nothing. */

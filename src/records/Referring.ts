@@ -19,6 +19,7 @@ import type { Tx } from "../postgres/TenantTx.ts"
 import { enterFor, gateSql } from "./Entering.ts"
 import type { Values } from "./InputDecoder.ts"
 import type { RecordType } from "./RecordType.ts"
+import type { CallerValue } from "./RowFilterSql.ts"
 import { eventSql, stateColumns } from "./WriteSql.ts"
 import { filterSql, grants, type Referring, type WriteRequest, writeTypeOf } from "./WriteType.ts"
 
@@ -59,7 +60,7 @@ const lockReferring = (
   withState: boolean
 ): Statement => {
   const params: Array<unknown> = [ids]
-  const bind = (value: unknown) => `$${params.push(value)}`
+  const bind = (value: CallerValue) => `$${params.push(value(caller))}`
   const filter = filterSql(type, operation, caller, "t", bind)
   const { def } = type
   const state = withState

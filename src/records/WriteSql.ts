@@ -21,19 +21,25 @@ import type { ServedDefinition } from "../domain/ServedDefinition.ts"
 import { quoteName, type Statement } from "../postgres/Statement.ts"
 import { gateSql } from "./Entering.ts"
 import { tableRow, quoteText as text } from "./Projection.ts"
+import type { CallerValue } from "./RowFilterSql.ts"
 
 /** What of a record type and its caller a statement is made of. */
 export interface WriteShape {
   readonly def: ServedDefinition
   /** The condition under which a row is one that the caller may do this to; undefined where every row is. */
-  readonly filter: (operation: Operation, alias: string, bind: Bind) => string | undefined
+  readonly filter: (operation: Operation, alias: string, bind: BindCaller) => string | undefined
   /** The select list of what the caller sees of the row `alias`. */
   readonly projection: (alias: string) => string
   /** Whether the caller may read rows of this type at all; else he is told no more than id and version. */
   readonly reads: boolean
   /** For each ref field: the condition under which `target` is a row that the caller may refer to; undefined for none. */
-  readonly visible: (field: Field, alias: string, bind: Bind) => Target | undefined
+  readonly visible: (field: Field, alias: string, bind: BindCaller) => Target | undefined
   readonly caller: Caller
+  /**
+   * A statement whose text depends on the record type and the caller's roles alone, so that it is made once for them.
+   * `fixed` are the values of this request, `$1` and on; what `build` binds comes behind them.
+   */
+  readonly statement: (name: string, fixed: ReadonlyArray<unknown>, build: (bind: BindCaller) => string) => Statement
 }
 
 /** A table that a ref field points to. */
@@ -43,8 +49,8 @@ export interface Target {
   readonly condition: string | undefined
 }
 
-/** Adds a value to the statement's parameters, and answers its place, `$7`. */
-export type Bind = (value: unknown) => string
+/** Adds a value that is known when the caller is, and answers its place. */
+export type BindCaller = (value: CallerValue) => string
 
 /** What a statement that writes one record answers. */
 export interface Verdict {
@@ -125,7 +131,7 @@ export const stateColumns = (fields: ReadonlyArray<Field>, alias: string): strin
 }
 
 /** The names of the ref fields of `next` that point to nothing the caller may refer to, as an array. */
-export const danglingOf = (shape: WriteShape, next: string, before: string | undefined, bind: Bind): string =>
+export const danglingOf = (shape: WriteShape, next: string, before: string | undefined, bind: BindCaller): string =>
   nameList(
     shape.def.spec.fields
       .filter((field) => field.type === "ref")
@@ -144,7 +150,7 @@ export const danglingOf = (shape: WriteShape, next: string, before: string | und
   )
 
 /** Whether the row `alias` is none that the caller may write, as an SQL condition. */
-export const outsideOf = (shape: WriteShape, operation: Operation, alias: string, bind: Bind): string => {
+export const outsideOf = (shape: WriteShape, operation: Operation, alias: string, bind: BindCaller): string => {
   const filter = shape.filter(operation, alias, bind)
   return filter === undefined ? "false" : `not coalesce((${filter}), false)`
 }
@@ -171,49 +177,39 @@ event as (
   from state s)`
 
 /** What the caller is told of the written row `n`. */
-const bodyOf = (shape: WriteShape, bind: Bind): string => {
+const bodyOf = (shape: WriteShape, bind: BindCaller): string => {
   if (!shape.reads) return "null::text"
   const body = `(select row_to_json(b)::text from (select ${shape.projection("n")}) b)`
   const filter = shape.filter("read", "n", bind)
   return filter === undefined ? body : `case when (${filter}) then ${body} end`
 }
 
-/** The values of a statement, in the order they are bound. */
-export class Parameters {
-  readonly values: Array<unknown> = []
-  readonly bind: Bind = (value) => `$${this.values.push(value)}`
-}
-
 /** Creates one record. */
 export const createSql = (shape: WriteShape, id: string, document: string, facts: EventFacts): Statement => {
   const { def } = shape
   const { fields } = def.spec
-  const parameters = new Parameters()
-  const { bind } = parameters
-  const doc = `${bind(document)}::jsonb`
-  const idAt = `${bind(id)}::uuid`
-  const event = `${bind(facts.event)}::uuid`
-  const actor = `${bind(facts.actor)}::text`
-  const requestId = `${bind(facts.requestId)}::text`
-  const columns = fields.map((field) => quoteName(field.name))
-  const list = ["id", "version", "created_at", "created_by", "updated_at", "updated_by", ...columns].join(", ")
-  const sql = `with input as materialized (
-  select ${[`${idAt} as id`, ...fields.map((field) => `${fromDocument(field, "r")} as ${quoteName(field.name)}`)].join(", ")}
-  from jsonb_to_record(${doc}) as r(${documentColumns(fields)})),
+  const build = (bind: BindCaller): string => {
+    const columns = fields.map((field) => quoteName(field.name))
+    const list = ["id", "version", "created_at", "created_by", "updated_at", "updated_by", ...columns].join(", ")
+    const values = fields.map((field) => `${fromDocument(field, "r")} as ${quoteName(field.name)}`)
+    return `with input as materialized (
+  select ${["$2::uuid as id", ...values].join(", ")}
+  from jsonb_to_record($1::jsonb) as r(${documentColumns(fields)})),
 verdict as materialized (
   select ${gateSql(def, "create")} as entered, ${danglingOf(shape, "i", undefined, bind)} as dangling,
     ${outsideOf(shape, "create", "i", bind)} as outside
   from input i),
 new as (
   insert into ${tableOf(def)} (${list})
-  select i.id, 1, c.at, ${actor}, c.at, ${actor}${columns.map((column) => `, i.${column}`).join("")}
+  select i.id, 1, c.at, $4::text, c.at, $4::text${columns.map((column) => `, i.${column}`).join("")}
   from input i, verdict v, (select clock_timestamp() as at) c
   where v.entered and v.dangling = '{}' and not v.outside
   returning *),
-${eventSql(def, "create", createdFields(fields), event, actor, requestId)}
+${eventSql(def, "create", createdFields(fields), "$3::uuid", "$4::text", "$5::text")}
 select v.dangling, v.outside, n.version, ${bodyOf(shape, bind)} as body
 from verdict v left join new n on true`
-  return { sql, params: parameters.values }
+  }
+  return shape.statement("create", [document, id, facts.event, facts.actor, facts.requestId], build)
 }
 
 /** The names of the fields of `n` that have a value. */
@@ -255,91 +251,92 @@ export interface Change {
   readonly systemDocument: string
 }
 
-/** The row that is to be changed, locked, as the CTE `old`. */
-const oldSql = (shape: WriteShape, operation: Operation, idAt: string, bind: Bind): string => {
+/** The row that is to be changed (`$1`), locked, as the CTE `old`. */
+const oldSql = (shape: WriteShape, operation: Operation, bind: BindCaller): string => {
   const filter = shape.filter(operation, "t", bind)
   const wanted = operation === "restore" ? "" : " and t.deleted_at is null"
   return `old as materialized (
   select t.* from ${tableOf(shape.def)} t
-  where t.id = ${idAt}${wanted}${filter === undefined ? "" : ` and (${filter})`} and ${gateSql(shape.def, operation)}
+  where t.id = $1::uuid${wanted}${filter === undefined ? "" : ` and (${filter})`} and ${gateSql(shape.def, operation)}
   for no key update)`
 }
 
 /** Changes one record: its fields, or whether it is deleted. */
 export const changeSql = (shape: WriteShape, change: Change, facts: EventFacts): Statement => {
   const { def } = shape
-  const { operation } = change
+  const { operation, system } = change
   const { fields } = def.spec
-  const parameters = new Parameters()
-  const { bind } = parameters
-  const idAt = `${bind(change.id)}::uuid`
-  const event = `${bind(facts.event)}::uuid`
-  const actor = `${bind(facts.actor)}::text`
-  const requestId = `${bind(facts.requestId)}::text`
-  const versions = `${bind(change.versions ?? null)}::int4[]`
   const updates = operation === "update"
   // every field is named and its presence asked for at run time, so that one text serves every patch
-  const doc = updates ? `${bind(change.document)}::jsonb` : undefined
-  const next = fields.map((field) => {
-    const column = quoteName(field.name)
-    return doc === undefined
-      ? `o.${column}`
-      : `case when d.doc ? ${text(field.name)} then ${fromDocument(field, "r")} else o.${column} end as ${column}`
-  })
-  const system =
-    change.system.length === 0 ? "'{}'::text[]" : readOnlyOf(change.system, `${bind(change.systemDocument)}::jsonb`)
-  const deletedAt =
-    operation === "delete" ? ", deleted_at = c.at" : operation === "restore" ? ", deleted_at = null" : ""
-  const assigned = updates ? fields.map((field) => `, ${quoteName(field.name)} = x.${quoteName(field.name)}`) : []
-  const changed = updates ? changedFields(fields) : `array['deleted_at']`
-  const sql = `with ${oldSql(shape, operation, idAt, bind)},
+  const build = (bind: BindCaller): string => {
+    const next = fields.map((field) => {
+      const column = quoteName(field.name)
+      return updates
+        ? `case when d.doc ? ${text(field.name)} then ${fromDocument(field, "r")} else o.${column} end as ${column}`
+        : `o.${column}`
+    })
+    const document = updates
+      ? `, (select $6::jsonb as doc) d, jsonb_to_record(d.doc) as r(${documentColumns(fields)})`
+      : ""
+    const readOnly = system.length === 0 ? "'{}'::text[]" : readOnlyOf(system, `$${updates ? 7 : 6}::jsonb`)
+    const deletedAt =
+      operation === "delete" ? ", deleted_at = c.at" : operation === "restore" ? ", deleted_at = null" : ""
+    const assigned = updates ? fields.map((field) => `, ${quoteName(field.name)} = x.${quoteName(field.name)}`) : []
+    return `with ${oldSql(shape, operation, bind)},
 next as materialized (
   select ${["o.id", ...next].join(", ")}
-  from old o${doc === undefined ? "" : `, (select ${doc} as doc) d, jsonb_to_record(d.doc) as r(${documentColumns(fields)})`}),
+  from old o${document}),
 verdict as materialized (
-  select o.version as before, ${versions} is not null and not o.version = any (${versions}) as stale,
-    ${operation === "restore" ? "o.deleted_at is null" : "false"} as live, ${system} as read_only,
-    ${operation === "update" ? danglingOf(shape, "x", "o", bind) : "'{}'::text[]"} as dangling,
-    ${operation === "update" ? outsideOf(shape, operation, "x", bind) : "false"} as outside,
+  select o.version as before, $5::int4[] is not null and not o.version = any ($5::int4[]) as stale,
+    ${operation === "restore" ? "o.deleted_at is null" : "false"} as live, ${readOnly} as read_only,
+    ${updates ? danglingOf(shape, "x", "o", bind) : "'{}'::text[]"} as dangling,
+    ${updates ? outsideOf(shape, operation, "x", bind) : "false"} as outside,
     greatest(clock_timestamp(), o.updated_at + interval '1 microsecond') as at
   from old o, next x),
 new as (
   update ${tableOf(def)} t
-  set version = c.before + 1, updated_at = c.at, updated_by = ${actor}${deletedAt}${assigned.join("")}
+  set version = c.before + 1, updated_at = c.at, updated_by = $3::text${deletedAt}${assigned.join("")}
   from next x, verdict c
   where t.id = x.id and not c.stale and not c.live and c.read_only = '{}' and c.dangling = '{}' and not c.outside
   returning t.*),
-${eventSql(def, operation, changed, event, actor, requestId, "new n, old o")}
+${eventSql(def, operation, updates ? changedFields(fields) : "array['deleted_at']", "$2::uuid", "$3::text", "$4::text", "new n, old o")}
 select v.stale, v.live, v.read_only, v.dangling, v.outside, n.version, ${bodyOf(shape, bind)} as body
 from verdict v left join new n on true`
-  return { sql, params: parameters.values }
+  }
+  return shape.statement(
+    `${operation} ${system.join()}`,
+    [
+      change.id,
+      facts.event,
+      facts.actor,
+      facts.requestId,
+      change.versions ?? null,
+      ...(updates ? [change.document] : []),
+      ...(system.length === 0 ? [] : [change.systemDocument])
+    ],
+    build
+  )
 }
 
 /** Locks the row that is to be changed and reads it whole, as history keeps it, for rules and patches. */
-export const lockSql = (shape: WriteShape, operation: Change["operation"], id: string): Statement => {
-  const parameters = new Parameters()
-  const { bind } = parameters
-  const idAt = `${bind(id)}::uuid`
-  return {
-    sql: `with ${oldSql(shape, operation, idAt, bind)}
+export const lockSql = (shape: WriteShape, operation: Change["operation"], id: string): Statement =>
+  shape.statement(
+    `lock ${operation}`,
+    [id],
+    (bind) => `with ${oldSql(shape, operation, bind)}
 select o.version, o.deleted_at is null as live,
   (select row_to_json(s)::text from (select ${stateColumns(shape.def.spec.fields, "o")}) s) as state
-from old o`,
-    params: parameters.values
-  }
-}
+from old o`
+  )
 
 /** Reads one record as the caller sees it. */
-export const readSql = (shape: WriteShape, id: string): Statement => {
-  const parameters = new Parameters()
-  const { bind } = parameters
-  const idAt = `${bind(id)}::uuid`
-  return {
-    sql: `select n.version, ${bodyOf(shape, bind)} as body from ${tableOf(shape.def)} n
-where n.id = ${idAt} and n.deleted_at is null and ${gateSql(shape.def, "read")}`,
-    params: parameters.values
-  }
-}
+export const readSql = (shape: WriteShape, id: string): Statement =>
+  shape.statement(
+    "read",
+    [id],
+    (bind) => `select n.version, ${bodyOf(shape, bind)} as body from ${tableOf(shape.def)} n
+where n.id = $1::uuid and n.deleted_at is null and ${gateSql(shape.def, "read")}`
+  )
 
 /** The entry of the act whose event this is; nothing where the act touched no row. Last in its transaction. */
 export const auditSql = (id: string, event: string): Statement => ({

@@ -8,10 +8,10 @@ import type { ServedDefinition } from "../domain/ServedDefinition.ts"
 import { compileDecoder, type InputDecoder } from "./InputDecoder.ts"
 import { tableRow } from "./Projection.ts"
 import type { Peers, RecordType } from "./RecordType.ts"
-import { rowFilterSql } from "./RowFilterSql.ts"
+import { type CallerValue, rowFilterSql } from "./RowFilterSql.ts"
 import { compileRules, type Rules } from "./Rules.ts"
 import type { WriteHeaders } from "./WriteHeaders.ts"
-import type { Bind, WriteShape } from "./WriteSql.ts"
+import type { BindCaller, WriteShape } from "./WriteSql.ts"
 
 /** A type that refers to another, by which field, and what a delete does to it. */
 export interface Referring {
@@ -61,22 +61,53 @@ export const filterSql = (
   operation: Operation,
   caller: Caller,
   alias: string,
-  bind: Bind
+  bind: BindCaller
 ): string | undefined =>
-  rowFilterSql(
-    type.rowFilter(operation, caller.roles),
-    (plan) => `${alias}.${plan.column}`,
-    (value) => bind(value(caller))
-  )
+  rowFilterSql(type.rowFilter(operation, caller.roles), (plan) => `${alias}.${plan.column}`, bind)
 
 /** Whether any of the caller's roles grants the operation. */
 export const grants = (type: RecordType, operation: Operation, caller: Caller): boolean =>
   type.rowFilter(operation, caller.roles)._tag !== "None"
 
+/** The text of a statement, the caller's values that it binds, and the types it was made with. */
+interface Text {
+  readonly sql: string
+  readonly values: ReadonlyArray<CallerValue>
+  readonly targets: ReadonlyArray<readonly [string, RecordType | undefined]>
+}
+
+const texts = new WeakMap<RecordType, Map<string, Text>>()
+/** Texts that are kept of a type; callers with more roles than a definition knows can ask for any number of them. */
+const maxTexts = 1000
+
+const textOf = (
+  type: RecordType,
+  peers: Peers,
+  key: string,
+  fixed: number,
+  build: (bind: BindCaller) => string
+): Text => {
+  const known = texts.get(type) ?? new Map<string, Text>()
+  texts.set(type, known)
+  const found = known.get(key)
+  if (found?.targets.every(([path, target]) => peers(path) === target)) return found
+  const values: Array<CallerValue> = []
+  const sql = build((value) => `$${fixed + values.push(value)}`)
+  const paths = [...type.fields.values()].flatMap(({ target }) => (target === undefined ? [] : [target]))
+  const fresh: Text = { sql, values, targets: paths.map((path) => [path, peers(path)] as const) }
+  if (known.size >= maxTexts) known.clear()
+  known.set(key, fresh)
+  return fresh
+}
+
 /** What the statements of a write by this caller are made of. */
 export const shapeOf = (type: RecordType, caller: Caller, peers: Peers): WriteShape => ({
   def: type.def,
   caller,
+  statement: (name, fixed, build) => {
+    const { sql, values } = textOf(type, peers, `${name}|${caller.roles.join()}`, fixed.length, build)
+    return { sql, params: values.length === 0 ? fixed : [...fixed, ...values.map((value) => value(caller))] }
+  },
   filter: (operation, alias, bind) => filterSql(type, operation, caller, alias, bind),
   projection: (alias) => type.projection(caller.roles).columns(tableRow(alias)),
   reads: grants(type, "read", caller),
