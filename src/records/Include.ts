@@ -12,11 +12,11 @@ import type { Field } from "../domain/Field.ts"
 import type { Caller } from "../domain/Identity.ts"
 import { quoteName } from "../postgres/Statement.ts"
 import { gateSql } from "./Entering.ts"
+import type { Bind } from "./Parameters.ts"
 import { type Projection, quoteText, tableRow } from "./Projection.ts"
 import type { QueryFaults } from "./QuerySql.ts"
 import type { FieldPlan, Peers, RecordType } from "./RecordType.ts"
 import { rowFilterSql } from "./RowFilterSql.ts"
-import type { Bind } from "./WriteSql.ts"
 
 /** Records of a to-many include, at most; a cursor leads to the others. */
 export const includedAtMost = 100

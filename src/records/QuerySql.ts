@@ -11,10 +11,10 @@ import { type ExactValue, stringify } from "../domain/ExactJson.ts"
 import { type Fault, fault } from "../domain/Fault.ts"
 import { type Problem, type ProblemCode, problem } from "../domain/Problem.ts"
 import type { Leaf, Query, SortTerm, Where } from "../domain/Query.ts"
+import type { Bind } from "./Parameters.ts"
 import type { Projection } from "./Projection.ts"
 import { likePattern, readValue } from "./QueryValue.ts"
 import type { FieldPlan, RecordType } from "./RecordType.ts"
-import type { Bind } from "./WriteSql.ts"
 
 type Place = ReadonlyArray<PropertyKey>
 

@@ -31,12 +31,12 @@ import {
   type Surroundings,
   shownIdentity
 } from "./Include.ts"
+import type { Bind } from "./Parameters.ts"
 import { tagOf } from "./Projection.ts"
 import { afterSql, fieldsIdentity, type Origin, orderOf, pageIdentity, QueryFaults, whereSql } from "./QuerySql.ts"
 import * as ReadSql from "./ReadSql.ts"
 import type { RecordType } from "./RecordType.ts"
 import type { Answer } from "./WriteRecords.ts"
-import type { Bind } from "./WriteSql.ts"
 
 /** The parameters of a URL; one that is repeated is an array. */
 export type Params = Readonly<Record<string, string | ReadonlyArray<string>>>

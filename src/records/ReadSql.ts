@@ -8,11 +8,11 @@ import type { Operation } from "../domain/Operation.ts"
 import { type Statement, statement } from "../postgres/Statement.ts"
 import { gateSql } from "./Entering.ts"
 import type { Joined, Shown } from "./Include.ts"
+import { type Bind, Parameters } from "./Parameters.ts"
 import { type Projection, quoteText, stateRow, tableRow } from "./Projection.ts"
 import { keySql, type OrderTerm, orderSql } from "./QuerySql.ts"
 import type { FieldPlan, RecordType } from "./RecordType.ts"
 import { type CallerValue, rowFilterSql } from "./RowFilterSql.ts"
-import { type Bind, Parameters } from "./WriteSql.ts"
 
 /** The row of the record type's own table. */
 export const rowAlias = "_r"
