@@ -64,7 +64,7 @@ const lockReferring = (
   const filter = filterSql(type, operation, caller, "t", bind)
   const { def } = type
   const state = withState
-    ? `, json_agg((select row_to_json(s) from (select ${stateColumns(def.spec.fields, "o")}) s))::text as states`
+    ? `, json_agg((select row_to_json(_s.*) from (select ${stateColumns(def.spec.fields, "o")}) _s))::text as states`
     : ""
   return {
     sql: `with old as materialized (

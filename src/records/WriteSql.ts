@@ -166,7 +166,7 @@ export const eventSql = (
   from = "new n"
 ): string => `state as materialized (
   select ${eventId} as event_id, n.id, n.version, n.updated_at, ${changed} as changed,
-    (select to_jsonb(s) from (select ${stateColumns(def.spec.fields, "n")}) s) as state, uuid_send(gen_random_uuid()) as salt
+    (select to_jsonb(_s.*) from (select ${stateColumns(def.spec.fields, "n")}) _s) as state, uuid_send(gen_random_uuid()) as salt
   from ${from}),
 event as (
   insert into platform.event_log
@@ -179,7 +179,7 @@ event as (
 /** What the caller is told of the written row `n`. */
 const bodyOf = (shape: WriteShape, bind: BindCaller): string => {
   if (!shape.reads) return "null::text"
-  const body = `(select row_to_json(b)::text from (select ${shape.projection("n")}) b)`
+  const body = `(select row_to_json(_b.*)::text from (select ${shape.projection("n")}) _b)`
   const filter = shape.filter("read", "n", bind)
   return filter === undefined ? body : `case when (${filter}) then ${body} end`
 }
@@ -325,7 +325,7 @@ export const lockSql = (shape: WriteShape, operation: Change["operation"], id: s
     [id],
     (bind) => `with ${oldSql(shape, operation, bind)}
 select o.version, o.deleted_at is null as live,
-  (select row_to_json(s)::text from (select ${stateColumns(shape.def.spec.fields, "o")}) s) as state
+  (select row_to_json(_s.*)::text from (select ${stateColumns(shape.def.spec.fields, "o")}) _s) as state
 from old o`
   )
 

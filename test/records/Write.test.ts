@@ -503,6 +503,28 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("WriteRec
     })
   )
 
+  it.effect("takes fields of any name", () =>
+    Effect.gen(function* () {
+      const names =
+        "a b c d e i j n o p r s t v x at doc old new next state event input verdict judged order user select".split(
+          " "
+        )
+      const fields = names.map((name) => ({ name, type: "string" }))
+      const world = yield* makeWorld(
+        [{ object: "odd", fields, access: { roles }, validation: { rules: [{ rule: "true", message: "m" }] } }],
+        "names"
+      )
+      const body = Object.fromEntries(names.map((name) => [name, `value of ${name}`]))
+      const id = idOf(yield* world.create("odd", admin, body))
+      expect(bodyOf(yield* world.patch("odd", admin, id, { a: "1" }))).toMatchObject({ ...body, a: "1" })
+      yield* world.bulk("odd", admin, [body])
+      const states = yield* world.sql("select state from platform.event_log where chain = $1 order by occurred_at", [
+        world.chain
+      ])
+      expect(states.map((one) => one.state)).toMatchObject([body, { ...body, a: "1" }, body])
+    })
+  )
+
   it.effect("leaves the log sound", () =>
     Effect.gen(function* () {
       const world = yield* makeWorld([supplier], "sound")
