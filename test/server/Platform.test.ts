@@ -81,6 +81,19 @@ describe("who may ask the platform", () => {
   })
 })
 
+describe("a flood of refusals", () => {
+  it("cannot flood the log: what is held back is counted in the next entry that is written", async () => {
+    const token = await world.token(world.platform, { sub: "flooder", roles: [] })
+    const replies = await Promise.all(Array.from({ length: 80 }, () => get("/api/platform/schemas", token)))
+    expect(new Set(replies.map(({ status }) => status))).toEqual(new Set([403]))
+    const [row] = await world.look(
+      "select count(*)::int4 as entries from platform.audit_log where actor = 'platform/flooder'"
+    )
+    expect(row?.entries).toBeGreaterThan(0)
+    expect(row?.entries).toBeLessThanOrEqual(30)
+  })
+})
+
 describe("the audit log", () => {
   it("is listed newest first, each entry once, whatever the page's size", async () => {
     const whole = (await get(`/api/platform/audit?chain=${chain}`, auditor)).json
