@@ -412,6 +412,20 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
     }
   }
 
+  /** Headers and rights, judged; what is refused here is entered as any other failure. */
+  const preparing = (
+    type: RecordType,
+    caller: Caller,
+    request: WriteRequest,
+    body: string | undefined
+  ): Effect.Effect<Prepared, Failing> => {
+    const prepared = prepare(type, caller, "create", request, body)
+    const failure = Result.isFailure(prepared) ? prepared.failure : lenientRefusal(prepared.success)
+    if (failure === undefined) return Effect.fromResult(prepared)
+    const subject: Subject = { type, caller, operation: "create", end: "commit" }
+    return Effect.flatMap(audited(subject, undefined, Effect.fail(failure)), () => Effect.fail(failure))
+  }
+
   /** What lenient handling cannot be asked for together with. */
   const lenientRefusal = ({ key, prefer }: Prepared): Problem | undefined =>
     prefer.lenient && (key !== undefined || prefer.rollback)
@@ -423,9 +437,7 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
   const json: BulkWrite["json"] = (type, caller, request) =>
     Effect.gen(function* () {
       const hashed = request.headers.idempotencyKey === undefined ? undefined : stringify(request.body)
-      const prepared = yield* Effect.fromResult(prepare(type, caller, "create", request, hashed))
-      const refused = lenientRefusal(prepared)
-      if (refused !== undefined) return yield* refused
+      const prepared = yield* preparing(type, caller, request, hashed)
       const { body } = request
       if (!Array.isArray(body)) {
         return yield* problem("invalid", { errors: [fault([], "type", "an array of records")] })
@@ -449,9 +461,7 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
 
   const ndjson: BulkWrite["ndjson"] = (type, caller, request) =>
     Effect.gen(function* () {
-      const prepared = yield* Effect.fromResult(prepare(type, caller, "create", request, undefined))
-      const refused = lenientRefusal(prepared)
-      if (refused !== undefined) return yield* refused
+      const prepared = yield* preparing(type, caller, request, undefined)
       const now = yield* Clock.currentTimeMillis
       const hash =
         prepared.key === undefined

@@ -13,6 +13,7 @@ import {
   ExactNumber,
   type ExactValue,
   isExactObject,
+  maxDepth,
   parse,
   scaleOf,
   wholeDigitsOf
@@ -201,8 +202,12 @@ const bytesCheck = (field: Field): FieldCheck => {
   }
 }
 
-/** Everything inside a json value that jsonb cannot hold. Its depth was bounded when the body was read. */
-const jsonFaults = (value: ExactValue, at: ReadonlyArray<PropertyKey>, faults: Array<Fault>): void => {
+/** Everything inside a json value that jsonb cannot hold, or that nests too deep: a patch can put one into another. */
+const jsonFaults = (value: ExactValue, at: ReadonlyArray<PropertyKey>, faults: Array<Fault>, depth = 1): void => {
+  if (depth > maxDepth) {
+    faults.push(fault(at, "depth", `nested deeper than ${maxDepth}`))
+    return
+  }
   if (typeof value === "string") {
     const unfit = textFault(value, at)
     if (unfit !== undefined) faults.push(unfit)
@@ -213,12 +218,12 @@ const jsonFaults = (value: ExactValue, at: ReadonlyArray<PropertyKey>, faults: A
     }
   } else if (Array.isArray(value)) {
     value.forEach((item, index) => {
-      jsonFaults(item, [...at, index], faults)
+      jsonFaults(item, [...at, index], faults, depth + 1)
     })
   } else if (isExactObject(value)) {
     for (const [key, item] of Object.entries(value)) {
       if (textFault(key, at) !== undefined) faults.push(fault(at, "format", "a key that cannot be stored"))
-      else jsonFaults(item, [...at, key], faults)
+      else jsonFaults(item, [...at, key], faults, depth + 1)
     }
   }
 }

@@ -203,7 +203,7 @@ export const estimateSql = (type: RecordType, caller: Caller, rows: Rows): State
   onlyRows(type, caller, rows, false, (from) => `explain (format json) select 1 ${from}`)
 
 /** How a field is read from an event's state, as its own type. */
-const stateColumn = (plan: FieldPlan): string => {
+export const stateColumn = (plan: FieldPlan): string => {
   const text = `(_h.state ->> ${quoteText(plan.name)})`
   return plan.cast === "text" ? text : `${text}::${plan.cast}`
 }

@@ -99,14 +99,25 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
     }
   }
 
-  /** A record in the version that was answered then, if that is the present one and the caller may read it. */
+  /** A record in the version that was answered then, as far as the caller may read it now, or its past. */
   const versionAt = Effect.fnUntraced(function* (prepared: Prepared, id: string, version: number) {
     const { caller, shape, type } = prepared
     if (!shape.reads) return undefined
     const asked = tenant.bundle(enterFor(type, caller, "read"), [WriteSql.readSql(shape, id)], "read")
     const [result] = yield* mapped(prepared, id, undefined, asked)
     const [row] = result?.rows ?? []
-    return row !== undefined && Number(row.version) === version && typeof row.body === "string" ? row.body : undefined
+    if (row !== undefined && Number(row.version) === version) {
+      return typeof row.body === "string" ? row.body : undefined
+    }
+    if (shape.past === undefined) return undefined
+    const past = tenant.bundle(
+      enterFor(type, caller, "history"),
+      [WriteSql.versionSql(shape, shape.past, id, version)],
+      "read"
+    )
+    const [then] = yield* mapped(prepared, id, undefined, past)
+    const body = then?.rows[0]?.body
+    return typeof body === "string" ? body : undefined
   })
 
   /** A replayed request's answer: the record of then, as the caller may see it now. */

@@ -32,6 +32,15 @@ export interface WriteShape {
   readonly projection: (alias: string) => string
   /** Whether the caller may read rows of this type at all; else he is told no more than id and version. */
   readonly reads: boolean
+  /** How the past is read, over events `_h`; undefined where the caller may not. */
+  readonly past:
+    | {
+        readonly view: string
+        /** The select list of what the caller sees of a state. */
+        readonly columns: () => string
+        readonly filter: (operation: Operation, bind: BindCaller) => string | undefined
+      }
+    | undefined
   /** For each ref field: the condition under which `target` is a row that the caller may refer to; undefined for none. */
   readonly visible: (field: Field, alias: string, bind: BindCaller) => Target | undefined
   readonly caller: Caller
@@ -337,6 +346,19 @@ export const readSql = (shape: WriteShape, id: string): Statement =>
     (bind) => `select n.version, ${bodyOf(shape, bind)} as body from ${tableOf(shape.def)} n
 where n.id = $1::uuid and n.deleted_at is null and ${gateSql(shape.def, "read")}`
   )
+
+/** Reads one record in a version of its past, by today's rights on the state that is shown. */
+export const versionSql = (
+  shape: WriteShape,
+  past: NonNullable<WriteShape["past"]>,
+  id: string,
+  version: number
+): Statement =>
+  shape.statement("version", [id, version], (bind) => {
+    const filters = [past.filter("history", bind), past.filter("read", bind)].filter((one) => one !== undefined)
+    return `select (select row_to_json(_b.*)::text from (select ${past.columns()}) _b) as body from ${past.view} _h
+where _h.entity_id = $1::uuid and _h.version = $2::int4 and ${gateSql(shape.def, "history")}${filters.map((one) => ` and (${one})`).join("")}`
+  })
 
 /** The entry of the act whose event this is; nothing where the act touched no row. Last in its transaction. */
 export const auditSql = (id: string, event: string): Statement => ({

@@ -6,7 +6,8 @@ import type { Caller } from "../domain/Identity.ts"
 import type { Operation } from "../domain/Operation.ts"
 import type { ServedDefinition } from "../domain/ServedDefinition.ts"
 import { compileDecoder, type InputDecoder } from "./InputDecoder.ts"
-import { tableRow } from "./Projection.ts"
+import { stateRow, tableRow } from "./Projection.ts"
+import { stateColumn } from "./ReadSql.ts"
 import type { Peers, RecordType } from "./RecordType.ts"
 import { type CallerValue, rowFilterSql } from "./RowFilterSql.ts"
 import { compileRules, type Rules } from "./Rules.ts"
@@ -111,6 +112,13 @@ export const shapeOf = (type: RecordType, caller: Caller, peers: Peers): WriteSh
   filter: (operation, alias, bind) => filterSql(type, operation, caller, alias, bind),
   projection: (alias) => type.projection(caller.roles).columns(tableRow(alias)),
   reads: grants(type, "read", caller),
+  past: grants(type, "history", caller)
+    ? {
+        view: type.historyView,
+        columns: () => type.projection(caller.roles).columns(stateRow("_h.state")),
+        filter: (operation, bind) => rowFilterSql(type.rowFilter(operation, caller.roles), stateColumn, bind)
+      }
+    : undefined,
   visible: (field, alias, bind) => {
     const path = type.fields.get(field.name)?.target
     const target = path === undefined ? undefined : peers(path)

@@ -476,7 +476,16 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("WriteRec
       // a newer version is not the one that was answered
       yield* world.patch("order", admin, idOf(first), { count: 6 })
       const later = yield* world.create("order", admin, body, key)
-      expect(bodyOf(later)).toEqual({ id: idOf(first), version: 1 })
+      expect(bodyOf(later)).toEqual(bodyOf(first))
+      expect(later.headers.etag).toBe(first.headers.etag)
+      // nor is it told to whom the past is none of his business
+      const own = idOf(yield* world.create("order", buyer, { number: next(), count: 1 }, { idempotencyKey: "k-0" }))
+      const again0 = { number: `PO-${count}`, count: 1 }
+      yield* world.patch("order", buyer, own, { count: 2 })
+      expect(bodyOf(yield* world.create("order", buyer, again0, { idempotencyKey: "k-0" }))).toEqual({
+        id: own,
+        version: 1
+      })
       // under the row's lock, with a delete, and in bulk
       const steps = [{ op: "replace", path: "/count", value: 9 }]
       yield* world.patch("order", admin, idOf(first), steps, { idempotencyKey: "k-3" })
@@ -499,7 +508,7 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("WriteRec
       const [rows] = yield* world.sql(
         `select count(*)::int as n, sum(version)::int as versions from ${world.table("order")}`
       )
-      expect(rows).toEqual({ n: 6, versions: 5 + 1 + 1 + 1 + 1 + 1 })
+      expect(rows).toEqual({ n: 7, versions: 5 + 1 + 1 + 1 + 1 + 1 + 2 })
     })
   )
 

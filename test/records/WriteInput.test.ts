@@ -169,6 +169,13 @@ describe("InputDecoder", () => {
     expect(faultsOf(`{"s":"ab","j":${text}}`)).toEqual(["invalid", "/j out_of_range"])
   })
 
+  it("bounds the depth of what a patch put together", () => {
+    let deep: ExactValue = 1
+    for (let level = 0; level < 31; level++) deep = [deep]
+    expect(Result.isSuccess(decoder.recheck({ j: deep }, ["j"]))).toBe(true)
+    expect(Result.isSuccess(decoder.recheck({ j: [deep] }, ["j"]))).toBe(false)
+  })
+
   it("answers any JSON with values or faults, and never throws", () => {
     fc.assert(
       fc.property(fc.json({ maxDepth: 3 }), fc.constantFrom<Mode>("create", "put", "patch"), (text, mode) => {
