@@ -122,7 +122,7 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
         operation: Operation,
         request: HttpServerRequest.HttpServerRequest,
         bring: Effect.Effect<B, Problem>,
-        act: (authorized: Authorized, brought: B) => Effect.Effect<Answer, Problem | StaleDefinition>,
+        act: (authorized: Authorized, brought: B) => Effect.Effect<Answer, Problem | StaleDefinition, CurrentIdentity>,
         repeatable: (brought: B) => boolean = () => true
       ) =>
         answering(
@@ -181,7 +181,13 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
           ),
           ({ caller, type }, brought) => {
             const asked = writeRequest(request)
-            if ("stream" in brought) return writes.bulkNdjson(type, caller, { ...asked, stream: brought.stream })
+            if ("stream" in brought) {
+              // a stream cannot be repeated, so its definition is read again beforehand: one statement for a whole import
+              return Effect.flatMap(
+                Effect.andThen(registry.refresh(type.path), authorize(params, "create", request)),
+                (fresh) => writes.bulkNdjson(fresh.type, fresh.caller, { ...asked, stream: brought.stream })
+              )
+            }
             const { body } = brought
             return Array.isArray(body)
               ? writes.bulkJson(type, caller, { ...asked, body })

@@ -542,6 +542,7 @@ describe("a definition that changed behind the registry's back", () => {
       [`${things}/query`, { method: "POST", headers: json, body: "{}" }, 200],
       [things, { method: "POST", headers: json, body: named() }, 201],
       [things, { method: "POST", headers: json, body: `[${named()}]` }, 201],
+      [things, { method: "POST", headers: ndjson, body: named() }, 201],
       [at, { method: "PATCH", headers: json, body: '{"note":"again"}' }, 200],
       [`${at}/history`, {}, 200],
       [at, { method: "DELETE" }, 204],
