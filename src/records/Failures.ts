@@ -77,7 +77,10 @@ export const failureOf = (
         ? problem("still_referenced", { cause })
         : ofConstraint(type, reason.constraint, cause)
     case "Check":
-      return ofConstraint(type, reason.constraint, cause)
+      // a row that has no partition is refused as a check without a name: the month is missing, not the client's fault
+      return reason.constraint === ""
+        ? problem("unavailable", { headers: soon, cause })
+        : ofConstraint(type, reason.constraint, cause)
     case "NotNull":
       return problem("invalid", { errors: [fault([reason.column], "required", "must not be null")], cause })
     case "InvalidText":

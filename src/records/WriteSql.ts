@@ -5,7 +5,8 @@
  *
  * A statement that finds something wrong writes nothing and says what (its `verdict`), because a raised error could not
  * say all of it. Values travel as one JSON document that Postgres takes apart by the columns' types (bytes as base64).
- * An UPDATE reads its row under `FOR NO KEY UPDATE` first: what is compared, kept and hashed is the row as it is then
+ * A change reads its row under a lock first (`FOR NO KEY UPDATE`; delete and restore change what foreign keys point to and
+ * take `FOR UPDATE`, so that no reference to the row is made meanwhile): what is compared, kept and hashed is the row as it is then
  * (PostgreSQL, 13.2.1: READ COMMITTED re-reads a row that it waited for).
  *
  * A reference is checked in the same statement, only where it changes: a live row of the target type that the caller may
@@ -267,7 +268,7 @@ const oldSql = (shape: WriteShape, operation: Operation, bind: BindCaller): stri
   return `old as materialized (
   select t.* from ${tableOf(shape.def)} t
   where t.id = $1::uuid${wanted}${filter === undefined ? "" : ` and (${filter})`} and ${gateSql(shape.def, operation)}
-  for no key update)`
+  for ${operation === "update" ? "no key update" : "update"})`
 }
 
 /** Changes one record: its fields, or whether it is deleted. */

@@ -170,7 +170,7 @@ describe("InputDecoder", () => {
   })
 
   it("bounds the depth of what a patch put together", () => {
-    let deep: ExactValue = 1
+    let deep: ExactValue = "x"
     for (let level = 0; level < 31; level++) deep = [deep]
     expect(Result.isSuccess(decoder.recheck({ j: deep }, ["j"]))).toBe(true)
     expect(Result.isSuccess(decoder.recheck({ j: [deep] }, ["j"]))).toBe(false)
