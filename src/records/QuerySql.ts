@@ -61,8 +61,7 @@ const asked = (
   return undefined
 }
 
-const collated = (plan: FieldPlan, column: string): string =>
-  plan.type === "string" ? `${column} collate "C"` : column
+const collated = (plan: FieldPlan, column: string): string => (plan.cast === "text" ? `${column} collate "C"` : column)
 
 const comparisons: Readonly<Record<string, string>> = { eq: "=", neq: "<>", lt: "<", lte: "<=", gt: ">", gte: ">=" }
 
