@@ -71,7 +71,7 @@ const lockReferring = (
   select t.* from ${type.table} t
   where t.${quoteName(field.name)} = any ($1::uuid[]) and t.deleted_at is null${filter === undefined ? "" : ` and (${filter})`}
     and ${gateSql(def, operation)}
-  order by t.id limit ${left + 1} for no key update)
+  order by t.id limit ${left + 1} for ${operation === "delete" ? "update" : "no key update"})
 select coalesce(array_agg(o.id::text), '{}') as ids${state} from old o`,
     params
   }
