@@ -147,7 +147,10 @@ export interface OrderTerm {
   readonly descending: boolean
 }
 
-/** The order of a list: what was asked for, then `id`, so that there are no ties. */
+/**
+ * The order of a list: what was asked for, then `id`, so that there are no ties. It goes the way of the term before it:
+ * an index on (field, id) serves the order both forward and backward.
+ */
 export const orderOf = (
   type: RecordType,
   projection: Projection,
@@ -166,7 +169,7 @@ export const orderOf = (
     // ids are unique: what comes behind one orders nothing
     if (field === "id") return terms
   }
-  return [...terms, { plan: type.fields.get("id") as FieldPlan, descending: false }]
+  return [...terms, { plan: type.fields.get("id") as FieldPlan, descending: terms.at(-1)?.descending ?? false }]
 }
 
 /** NULLs come last ascending and first descending, as Postgres's own default is, so that an index serves both ways. */
@@ -185,44 +188,66 @@ export const keySql = (order: ReadonlyArray<OrderTerm>, alias: string): string =
     })
     .join(", ")}]`
 
+/** A condition, made with the parameters of the statement that it goes into. */
+export type BoundCondition = (bind: Bind) => string
+
 /**
- * The condition that a row comes after a place in an order. For (a, b, id): after in a; or equal in a and after in b; or
- * equal in both and after in id. A text depends on which keys are null, so there are few of them.
+ * The rows that come after a place in an order, as conditions whose rows follow one another: of one, or of two where the
+ * rows without a value in the first column come behind those with one. As one condition with OR, no index could find
+ * where the page begins. A text depends on which keys are null, so there are few of them.
  */
 export const afterSql = (
+  order: ReadonlyArray<OrderTerm>,
+  keys: ReadonlyArray<string | null>,
+  alias: string
+): ReadonlyArray<BoundCondition> => {
+  const [first] = order
+  if (first === undefined) return []
+  const nullsFollow = !first.descending && first.plan.nullable && keys[0] !== null
+  const after = (bind: Bind) => laterSql(order, keys, alias, bind)
+  return nullsFollow ? [after, () => `${alias}.${first.plan.column} is null`] : [after]
+}
+
+/**
+ * For (a, b, id): after in a; or equal in a and after in b; or equal in both and after in id. NULLs of the first column
+ * that follow a value are the caller's matter.
+ */
+const laterSql = (
   order: ReadonlyArray<OrderTerm>,
   keys: ReadonlyArray<string | null>,
   alias: string,
   bind: Bind
 ): string => {
-  const places = keys.map((key, index) => {
-    const plan = order[index]?.plan as FieldPlan
-    return key === null ? undefined : `${bind(key)}::${plan.cast}`
-  })
+  const columns = order.map(({ plan }) => `${alias}.${plan.column}`)
+  const places = keys.map((key, index) => (key === null ? undefined : `${bind(key)}::${order[index]?.plan.cast}`))
+  const descending = order[0]?.descending === true
+  const oneWay = order.every((term) => term.descending === descending) && !places.includes(undefined)
+  if (oneWay && (descending || order.every(({ plan }, index) => index === 0 || !plan.nullable))) {
+    // descending, NULLs have passed; a comparison of rows is what an index on all of them understands
+    const row = order.map(({ plan }, index) => collated(plan, columns[index] as string)).join(", ")
+    return `(${row}) ${descending ? "<" : ">"} (${places.join(", ")})`
+  }
   const equal: Array<string> = []
   const alternatives: Array<string> = []
   order.forEach(({ descending, plan }, index) => {
-    const column = `${alias}.${plan.column}`
+    const column = columns[index] as string
     const place = places[index]
+    const nullsFollow = !descending && plan.nullable && index > 0 ? ` or ${column} is null` : ""
     const beyond =
       place === undefined
         ? descending
           ? `${column} is not null`
           : undefined
-        : `${collated(plan, column)} ${descending ? "<" : ">"} ${place}${
-            !descending && plan.nullable ? ` or ${column} is null` : ""
-          }`
+        : `${collated(plan, column)} ${descending ? "<" : ">"} ${place}${nullsFollow}`
     if (beyond !== undefined) alternatives.push([...equal, `(${beyond})`].join(" and "))
     equal.push(place === undefined ? `${column} is null` : `${column} = ${place}`)
   })
-  const after = `(${alternatives.join(" or ")})`
+  const later = `(${alternatives.join(" or ")})`
   const [first] = order
   const [place] = places
+  if (first === undefined || place === undefined) return later
   // said apart, so that an index on the first column finds the page's beginning
-  if (first === undefined || place === undefined || order.length === 1) return after
-  if (first.plan.nullable && !first.descending) return after
-  const bound = `${collated(first.plan, `${alias}.${first.plan.column}`)} ${first.descending ? "<=" : ">="} ${place}`
-  return `${bound} and ${after}`
+  return `${collated(first.plan, columns[0] as string)} ${first.descending ? "<=" : ">="} ${place} and ${later}`
 }
 
 /** What a cursor belongs to: the rows and their order. What is shown of them, and how many at once, may change. */

@@ -276,18 +276,10 @@ const make = Effect.gen(function* () {
         ? []
         : [(bind: Bind) => whereSql(type, projection, where, ReadSql.rowAlias, bind, origin, new QueryFaults())]
     const rows = { deleted: query.deleted, conditions }
-    const after = keys === undefined ? [] : [(bind: Bind) => afterSql(order, keys, ReadSql.rowAlias, bind)]
+    const pages = keys === undefined ? [] : afterSql(order, keys, ReadSql.rowAlias)
     const joins = new Joins(caller, shown)
     const counts = query.count === undefined ? [] : [countOf(type, caller, rows, query.count)]
-    const listed = ReadSql.listSql(
-      type,
-      caller,
-      { ...rows, conditions: [...conditions, ...after] },
-      order,
-      shown,
-      query.limit,
-      joins.joining
-    )
+    const listed = ReadSql.listSql(type, caller, rows, order, pages, shown, query.limit, joins.joining)
     const involved = [type, ...allIncluded(shown.included).map((node) => node.type)]
     // the list last: where it is audited, the entry holds a lock until the end
     const results = yield* reading(type, caller, "read", [...counts, listed], involved)

@@ -10,7 +10,7 @@ import { gateSql } from "./Entering.ts"
 import type { Joined, Shown } from "./Include.ts"
 import { type Bind, Parameters } from "./Parameters.ts"
 import { type Projection, quoteText, stateRow, tableRow } from "./Projection.ts"
-import { keySql, type OrderTerm, orderSql } from "./QuerySql.ts"
+import { type BoundCondition, keySql, type OrderTerm, orderSql } from "./QuerySql.ts"
 import type { FieldPlan, RecordType } from "./RecordType.ts"
 import { type CallerValue, rowFilterSql } from "./RowFilterSql.ts"
 
@@ -107,8 +107,8 @@ export const getShownSql = (
 /** Which rows a list is of. */
 export interface Rows {
   readonly deleted: "only" | "with" | undefined
-  /** The query's conditions on the row, and those of its page; each adds its parameters. */
-  readonly conditions: ReadonlyArray<(bind: Bind) => string>
+  /** The query's conditions on the row. */
+  readonly conditions: ReadonlyArray<BoundCondition>
 }
 
 /** Deleted rows are only for those who could restore them. */
@@ -139,12 +139,37 @@ const pageSizes = [11, 51, 101, 251, 501, 1001] as const
 
 const pageSize = (limit: number): number => pageSizes.find((size) => size > limit) ?? limit + 1
 
+/**
+ * The page's rows, numbered. Several conditions of `pages` are read one after the other, each in order, until there are
+ * enough: an Append keeps to that, and the gate, which no parallel worker may call, keeps it from being parallel.
+ */
+const pageRows = (
+  type: RecordType,
+  caller: Caller,
+  rows: Rows,
+  order: ReadonlyArray<OrderTerm>,
+  pages: ReadonlyArray<BoundCondition>,
+  size: number,
+  bind: Bind
+): string => {
+  const branch = (conditions: ReadonlyArray<BoundCondition>) => {
+    const where = conditionsOf(type, caller, { ...rows, conditions: [...rows.conditions, ...conditions] }, bind, true)
+    return `select ${rowAlias}.* from ${type.table} ${rowAlias} where ${where} order by ${orderSql(order, rowAlias)} limit ${size}`
+  }
+  if (pages.length === 0) return branch([])
+  const branches = pages.map((page) => branch([page]))
+  return branches.length === 1
+    ? (branches[0] as string)
+    : `select _u.* from (${branches.map((one) => `(${one})`).join(" union all ")}) _u limit ${size}`
+}
+
 /** Reads one page: `items` as JSON, whether there are `more`, and the last row's `keys` as JSON. */
 export const listSql = (
   type: RecordType,
   caller: Caller,
   rows: Rows,
   order: ReadonlyArray<OrderTerm>,
+  pages: ReadonlyArray<BoundCondition>,
   shown: Shown,
   limit: number,
   joining: Joining
@@ -153,7 +178,7 @@ export const listSql = (
   const { bind } = parameters
   const joined = joining(bind)
   const list = selectList(type.projection(caller.roles), shown, joined)
-  const where = conditionsOf(type, caller, rows, bind, true)
+  const page = pageRows(type, caller, rows, order, pages, pageSize(limit), bind)
   const last = `${bind(limit)}::int8`
   // joins may lose the order of the page, which the plain form keeps
   const ordered = joined.joins === "" ? "" : " order by _p._n"
@@ -168,7 +193,7 @@ export const listSql = (
 from (
   select ${rowAlias}._n, ${rowAlias}.id, ${keySql(order, rowAlias)} as _k, row_to_json(_b.*)::text as _j
   from (select row_number() over () as _n, _q.* from (
-    select ${rowAlias}.* from ${type.table} ${rowAlias} where ${where} order by ${orderSql(order, rowAlias)} limit ${pageSize(limit)}) _q
+    ${page}) _q
   ) ${rowAlias}${joined.joins} cross join lateral (select ${list}) _b where ${rowAlias}._n <= ${last} + 1
 ) _p`
   return statement(sql, parameters.values)

@@ -133,7 +133,7 @@ export const judge = (columns: Readonly<Record<string, Column>>, row: ModelRow, 
   return column === undefined ? null : leaf(column.kind, row.cells[where.field] ?? null, where.op, where.value)
 }
 
-/** Rows in an order: NULLs last ascending and first descending, ties by id. */
+/** Rows in an order: NULLs last ascending and first descending, ties by id in the direction of the last term. */
 export const sorted = (
   columns: Readonly<Record<string, Column>>,
   rows: ReadonlyArray<ModelRow>,
@@ -151,5 +151,6 @@ export const sorted = (
           : compareCells(columns[name]?.kind ?? "plain", x, y)
       if (difference !== 0) return descending ? -difference : difference
     }
-    return codePoints(a.id, b.id)
+    // ids go the way of the last term
+    return sort.at(-1)?.startsWith("-") === true ? codePoints(b.id, a.id) : codePoints(a.id, b.id)
   })

@@ -345,8 +345,8 @@ layer(Live, { excludeTestServices: true })("history", (it) => {
       assert.deepStrictEqual(
         sorted(yield* entries(all.here)),
         sorted([
-          ["read", "ok", null, { count: 2, ids: [idAt(1), idAt(5)] }],
-          ["read", "ok", null, { count: 0, ids: [] }]
+          ["read", "ok", null, { ids: [idAt(1), idAt(5)], count: 2 }],
+          ["read", "ok", null, { ids: [], count: 0 }]
         ])
       )
       const none = yield* seeded("none")
