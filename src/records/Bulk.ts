@@ -15,32 +15,30 @@ import * as Fiber from "effect/Fiber"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { ExactJsonError, type ExactValue, parse, stringify } from "../domain/ExactJson.ts"
-import { type Fault, fault, pointerOf } from "../domain/Fault.ts"
+import { fault } from "../domain/Fault.ts"
 import type { Caller } from "../domain/Identity.ts"
-import { Problem, problem, problemDocument } from "../domain/Problem.ts"
+import { Problem, problem } from "../domain/Problem.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { statement } from "../postgres/Statement.ts"
 import type { Tx } from "../postgres/TenantTx.ts"
-import { type Bad, badOf, bulkAuditSql, bulkSql, chunkSize, type Ready } from "./BulkSql.ts"
+import { asProblem, badProblem, isOfRecord, isReady, type Judged, joined, placed } from "./BulkFaults.ts"
+import { BulkIds } from "./BulkIds.ts"
+import { makeLenient } from "./BulkLenient.ts"
+import { badOf, bulkAuditSql, bulkSql, chunkSize, type Ready } from "./BulkSql.ts"
 import { enterFor } from "./Entering.ts"
 import { failureOf } from "./Failures.ts"
 import * as Idempotency from "./Idempotency.ts"
 import { documentOf } from "./InputDecoder.ts"
 import { type Line, maxRecord, NdjsonLines } from "./NdjsonLines.ts"
-import { type Failing, isDatabaseFailure, type Subject, transient } from "./Outcomes.ts"
+import { type Failing, isDatabaseFailure, type Subject } from "./Outcomes.ts"
 import { type Answer, type Prepared, prepare } from "./Prepared.ts"
 import type { RecordType } from "./RecordType.ts"
-import { danglingProblem, type WriteParts } from "./WriteOne.ts"
+import { answerHeaders } from "./WriteAnswer.ts"
+import type { WriteParts } from "./WriteOne.ts"
 import { type WriteRequest, writeTypeOf } from "./WriteType.ts"
 
 /** Records that one stream may bring: `VELOCITY_IMPORT_MAX_RECORDS` (1,000,000). */
 export const maxRecordsConfig = Config.Int("VELOCITY_IMPORT_MAX_RECORDS").pipe(Config.withDefault(1_000_000))
-
-/** Faults that one answer lists. */
-export const maxFaults = 1000
-
-/** Outcomes that wait for a client which does not read yet, in chunks: it may send everything first. */
-const waitingOutcomes = 512
 
 /** Creating many records. */
 export interface BulkWrite {
@@ -59,90 +57,10 @@ export interface BulkWrite {
 /** Takes the next records of a request; comes back when there is room for more. */
 type Take = (records: ReadonlyArray<Judged>) => Effect.Effect<void, Failing | DatabaseFailure>
 
-/** One record of a request, decoded or refused. */
-type Judged = { readonly ready: Ready } | { readonly index: number; readonly line: number; readonly problem: Problem }
-
-const isReady = (one: Judged): one is { readonly ready: Ready } => "ready" in one
-
-const encoder = new TextEncoder()
-
-/** The same problem with its places inside the record at `index`. */
-const placed = (failure: Problem, index: number): Problem => {
-  const at = pointerOf([index])
-  const errors = (failure.errors ?? [fault([], failure.code, failure.detail ?? failure.title)]).map((one) =>
-    one.pointer === at || one.pointer.startsWith(`${at}/`) ? one : { ...one, pointer: at + one.pointer }
-  )
-  return problem(failure.code, { detail: failure.detail, errors, headers: failure.headers, cause: failure.cause })
-}
-
-/** The one problem of an all-or-nothing request whose records have these. */
-const joined = (problems: ReadonlyArray<Problem>): Problem => {
-  const errors: Array<Fault> = []
-  for (const one of problems) errors.push(...(one.errors ?? []))
-  // a body that cannot be read, then a refusal, then a broken rule
-  const worst =
-    problems.find((one) => one.status === 400 || one.status === 413) ??
-    problems.find((one) => one.status === 403) ??
-    problems[0]
-  const detail = errors.length > maxFaults ? `the first ${maxFaults} faults; there are more` : worst?.detail
-  return problem(worst?.code ?? "invalid", { detail, errors: errors.slice(0, maxFaults) })
-}
-
-/** Reasons that belong to a record, not to the database's state. */
-const isOfRecord = (failure: DatabaseFailure): boolean => {
-  switch (failure.reason._tag) {
-    case "Unique":
-    case "ForeignKey":
-    case "Check":
-    case "NotNull":
-    case "InvalidText":
-    case "OutOfRange":
-      return true
-    case "Denied":
-      return failure.reason.rowSecurity
-    default:
-      return false
-  }
-}
-
-/** A bad record's problem. */
-const badProblem = ({ dangling, outside, record }: Bad): Problem =>
-  dangling.length > 0
-    ? danglingProblem(dangling, [record.index])
-    : outside
-      ? placed(problem("row_outside_filter"), record.index)
-      : placed(problem("invalid"), record.index)
-
-/** The ids of what was made, 16 bytes each. */
-class Ids {
-  private readonly blocks: Array<Buffer> = []
-  count = 0
-  first: string | undefined
-  last: string | undefined
-
-  add(records: ReadonlyArray<Ready>, kept: boolean): void {
-    this.first ??= records[0]?.id
-    this.last = records[records.length - 1]?.id ?? this.last
-    this.count += records.length
-    if (kept) this.blocks.push(Buffer.from(records.map((record) => record.id.replaceAll("-", "")).join(""), "hex"))
-  }
-
-  /** `{"id":"…"}`, a line each. */
-  lines(): Stream.Stream<Uint8Array> {
-    return Stream.map(Stream.fromIterable(this.blocks), (block) => {
-      let text = ""
-      for (let at = 0; at < block.length; at += 16) {
-        const hex = block.toString("hex", at, at + 16)
-        text += `{"id":"${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}"}\n`
-      }
-      return encoder.encode(text)
-    })
-  }
-}
-
 /** The requests that create many records. */
 export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: number): BulkWrite => {
-  const { audited, entered, mapped } = outcomes
+  const { audited, mapped } = outcomes
+  const lenient = makeLenient({ newId, outcomes, tenant })
 
   /** Judges one record of the request. */
   const judge = (prepared: Prepared, value: ExactValue, index: number, line: number, now: number): Judged => {
@@ -229,7 +147,7 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
     const { caller, key, prefer, type } = prepared
     const keepIds = prefer.answer === "representation" && !prefer.rollback
     const inside = Effect.fnUntraced(function* (tx: Tx) {
-      const ids = new Ids()
+      const ids = new BulkIds()
       if (key !== undefined && "early" in hash) yield* tx.query(Idempotency.beginSql({ ...key, hash: hash.early }))
       let writing: Fiber.Fiber<void, Failing | DatabaseFailure> | undefined
       const written = Effect.suspend(() => (writing === undefined ? Effect.void : Fiber.join(writing)))
@@ -299,8 +217,7 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
       ...(lines === undefined ? [] : ["return=representation"])
     ]
     const headers = {
-      "cache-control": "private, no-cache",
-      vary: "Authorization, X-API-Key, Accept, Prefer",
+      ...answerHeaders,
       ...(applied.length === 0 ? {} : { "preference-applied": applied.join(", ") }),
       ...more
     }
@@ -309,107 +226,6 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
     }
     const told = prefer.rollback ? { created } : { created, first_id: first ?? null, last_id: last ?? null }
     return { status: 201, body: JSON.stringify(told), headers }
-  }
-
-  /** Commits what is good of these, splitting what fails; a problem for each record that was not written. */
-  const commitLenient = (
-    prepared: Prepared,
-    records: ReadonlyArray<Ready>
-  ): Effect.Effect<ReadonlyMap<number, Problem>, Failing> =>
-    Effect.gen(function* () {
-      const found = new Map<number, Problem>()
-      if (records.length === 0) return found
-      const { caller, shape, type } = prepared
-      const outcome = yield* Effect.result(
-        transient(
-          tenant.bundle(enterFor(type, caller, "create"), [
-            bulkSql(shape, records, caller),
-            bulkAuditSql(shape, records)
-          ])
-        )
-      )
-      if (Result.isFailure(outcome)) {
-        const { failure } = outcome
-        if (!isOfRecord(failure)) return yield* mapped(prepared, undefined, undefined, Effect.fail(failure))
-        const [only] = records
-        if (records.length === 1 && only !== undefined) {
-          const told = failureOf(type, failure)
-          if (!(told instanceof Problem)) return yield* Effect.fail(told)
-          return found.set(only.index, placed(told, only.index))
-        }
-        const middle = records.length >>> 1
-        for (const half of [records.slice(0, middle), records.slice(middle)]) {
-          for (const [index, one] of yield* commitLenient(prepared, half)) found.set(index, one)
-        }
-        return found
-      }
-      const bad = badOf(outcome.success[0]?.rows ?? [], records)
-      if (bad.length === 0) return found
-      for (const one of bad) found.set(one.record.index, badProblem(one))
-      const good = records.filter((record) => !found.has(record.index))
-      for (const [index, one] of yield* commitLenient(prepared, good)) found.set(index, one)
-      return found
-    })
-
-  const outcomeLine = (prepared: Prepared, line: number, result: string | Problem): string =>
-    typeof result === "string"
-      ? `{"line":${line},"status":201,"id":"${result}"}\n`
-      : `${JSON.stringify({
-          line,
-          status: result.status,
-          problem: problemDocument(result, prepared.caller.requestId)
-        })}\n`
-
-  /** The answer of a lenient request: what became of each record, as it is known. */
-  const lenient = (prepared: Prepared, chunks: Stream.Stream<ReadonlyArray<Judged>, Problem>): Answer => {
-    let created = 0
-    let failed = 0
-    let over = false
-    const one = (judged: ReadonlyArray<Judged>) =>
-      Effect.gen(function* () {
-        if (over) return ""
-        const ready = judged.filter(isReady).map((record) => record.ready)
-        const outcome = yield* Effect.result(commitLenient(prepared, ready))
-        if (Result.isFailure(outcome)) over = true
-        let text = ""
-        for (const item of judged) {
-          const record = isReady(item) ? item.ready : item
-          const wrong = isReady(item)
-            ? Result.isFailure(outcome)
-              ? asProblem(outcome.failure)
-              : outcome.success.get(item.ready.index)
-            : item.problem
-          if (wrong === undefined) created += 1
-          else failed += 1
-          text += outcomeLine(prepared, record.line, wrong ?? (item as { readonly ready: Ready }).ready.id)
-        }
-        return text
-      })
-    const subject: Subject = prepared
-    const stream = chunks.pipe(
-      Stream.mapEffect(one),
-      Stream.catch((failure: Problem) =>
-        Stream.sync(() => {
-          failed += 1
-          return `${JSON.stringify({ status: failure.status, problem: problemDocument(failure, prepared.caller.requestId) })}\n`
-        })
-      ),
-      Stream.map((text) => encoder.encode(text)),
-      Stream.ensuring(
-        Effect.suspend(() => (failed === 0 ? Effect.void : entered(subject, undefined, "failed", { created, failed })))
-      ),
-      Stream.buffer({ capacity: waitingOutcomes })
-    )
-    return {
-      status: 200,
-      body: undefined,
-      headers: {
-        "cache-control": "private, no-cache",
-        vary: "Authorization, X-API-Key, Accept, Prefer",
-        "preference-applied": "handling=lenient"
-      },
-      stream
-    }
   }
 
   /** Headers and rights, judged; what is refused here is entered as any other failure. */
@@ -532,9 +348,3 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
 
   return { json, ndjson }
 }
-
-/** A stream cannot be asked for again, so a definition that changed under it is a reason to repeat the request. */
-const asProblem = (failure: Failing): Problem =>
-  failure instanceof Problem
-    ? failure
-    : problem("unavailable", { detail: "the definition was changed meanwhile", headers: { "retry-after": "1" } })

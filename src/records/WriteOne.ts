@@ -5,25 +5,26 @@ import * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { type ExactObject, type ExactValue, isExactObject, parse, stringify } from "../domain/ExactJson.ts"
-import { fault } from "../domain/Fault.ts"
+import { type ExactValue, isExactObject, parse, stringify } from "../domain/ExactJson.ts"
 import type { Caller } from "../domain/Identity.ts"
 import type { Operation } from "../domain/Operation.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
 import { isUuid } from "../domain/Uuid.ts"
+import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { SqlResult, Statement } from "../postgres/Statement.ts"
 import type { TenantTx, Tx } from "../postgres/TenantTx.ts"
 import { enterFor } from "./Entering.ts"
 import * as Idempotency from "./Idempotency.ts"
-import { documentOf, faultsProblem, readOnlyFault, type Values } from "./InputDecoder.ts"
+import { documentOf, type Values } from "./InputDecoder.ts"
 import { type Failing, isDatabaseFailure, type Outcomes, transient } from "./Outcomes.ts"
 import { compileJsonPatch, mergePatch, reachesInto } from "./Patch.ts"
 import { type Answer, type Prepared, prepare, versionsOf } from "./Prepared.ts"
 import type { RecordType } from "./RecordType.ts"
 import { removeReferring } from "./Referring.ts"
+import { answerOf, refusalOf } from "./WriteAnswer.ts"
 import { type IfMatch, readPrefer } from "./WriteHeaders.ts"
 import * as WriteSql from "./WriteSql.ts"
-import { etagOf, type WriteRequest, writeTypeOf } from "./WriteType.ts"
+import { type WriteRequest, writeTypeOf } from "./WriteType.ts"
 
 /** What writes are made of. */
 export interface WriteParts {
@@ -39,65 +40,11 @@ export type Write<Parts> = (
   request: WriteRequest & Parts
 ) => Effect.Effect<Answer, Failing>
 
-/** The problem that a verdict tells of, in the order of refusals; undefined when the record was written. */
-const refusalOf = (verdict: WriteSql.Verdict): Problem | undefined => {
-  if (verdict.missing) return problem("not_found")
-  if (verdict.stale) return problem("stale")
-  if (verdict.live) return problem("not_deleted")
-  if (verdict.readOnly.length > 0) return faultsProblem(verdict.readOnly.map((name) => readOnlyFault(name)))
-  if (verdict.dangling.length > 0) return danglingProblem(verdict.dangling)
-  if (verdict.outside) return problem("row_outside_filter")
-  return verdict.version === undefined ? problem("internal", { cause: "a verdict without a row" }) : undefined
-}
-
-/** Fields that refer to nothing that the caller may refer to. */
-export const danglingProblem = (names: ReadonlyArray<string>, at: ReadonlyArray<PropertyKey> = []): Problem =>
-  problem("reference_not_found", {
-    errors: names.map((name) => fault([...at, name], "reference_not_found", "refers to no record that you may see"))
-  })
-
-const lastOf = (results: ReadonlyArray<SqlResult>, index: number) => WriteSql.verdictOf(results[index]?.rows ?? [])
-
-/** A dry run tells no ids: the one that it made will not be the record's. */
-const withoutIds = (body: string): string => {
-  const value = parse(body, { maxDepth: 64 })
-  if (!isExactObject(value)) return body
-  const { id: _, ...rest } = value
-  return stringify(rest as ExactObject)
-}
+const verdictAt = (results: ReadonlyArray<SqlResult>, index: number) => WriteSql.verdictOf(results[index]?.rows ?? [])
 
 /** The writes to one record. */
 export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
   const { audited, mapped } = outcomes
-
-  /** What a written record is answered with. */
-  const answerOf = (
-    prepared: Prepared,
-    id: string,
-    status: number,
-    version: number,
-    body: string | undefined
-  ): Answer => {
-    const { prefer, type } = prepared
-    const dry = prefer.rollback
-    const told = body ?? JSON.stringify({ id, version })
-    const shown = prefer.answer === "minimal" || status === 204 ? undefined : dry ? withoutIds(told) : told
-    const applied = [
-      ...(dry ? ["tx=rollback"] : []),
-      ...(prefer.answer === undefined ? [] : [`return=${prefer.answer}`])
-    ]
-    return {
-      status,
-      body: shown,
-      headers: {
-        "cache-control": "private, no-cache",
-        vary: "Authorization, X-API-Key, Accept, Prefer",
-        ...(dry || status === 204 ? {} : { etag: etagOf(type, prepared.caller, version) }),
-        ...(status === 201 && !dry ? { location: `/api/${type.path}/${id}` } : {}),
-        ...(applied.length === 0 ? {} : { "preference-applied": applied.join(", ") })
-      }
-    }
-  }
 
   /** A record in the version that was answered then, as far as the caller may read it now, or its past. */
   const versionAt = Effect.fnUntraced(function* (prepared: Prepared, id: string, version: number) {
@@ -129,6 +76,25 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
     return { ...answer, headers: { ...answer.headers, "idempotency-replayed": "true" } }
   })
 
+  /** What a write came to: its answer, an earlier answer to the same key, or the problem. */
+  const concluded = Effect.fnUntraced(function* (
+    prepared: Prepared,
+    id: string,
+    event: string,
+    status: number,
+    write: Effect.Effect<WriteSql.Verdict, Failing | DatabaseFailure>
+  ) {
+    const outcome = yield* Effect.result(transient(write))
+    if (Result.isFailure(outcome)) {
+      const replay = isDatabaseFailure(outcome.failure) ? Idempotency.replayOf(outcome.failure) : undefined
+      if (replay !== undefined) return yield* replayed(prepared, replay)
+      return yield* mapped(prepared, id, event, Effect.fail(outcome.failure))
+    }
+    const refusal = refusalOf(outcome.success)
+    if (refusal !== undefined) return yield* refusal
+    return answerOf(prepared, id, status, outcome.success.version as number, outcome.success.body)
+  })
+
   /** Runs the one statement of a write, and what comes before and after it, in one network write. */
   const inOneWrite = Effect.fnUntraced(function* (
     prepared: Prepared,
@@ -142,18 +108,10 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
       key === undefined
         ? [statement, WriteSql.auditSql(id, event)]
         : [Idempotency.beginSql(key), statement, Idempotency.endSql(key, type.def, id, event, status)]
-    const outcome = yield* Effect.result(
-      transient(tenant.bundle(enterFor(type, caller, operation), statements, prepared.end))
+    const written = Effect.map(tenant.bundle(enterFor(type, caller, operation), statements, prepared.end), (results) =>
+      verdictAt(results, key === undefined ? 0 : 1)
     )
-    if (Result.isFailure(outcome)) {
-      const replay = Idempotency.replayOf(outcome.failure)
-      if (replay !== undefined) return yield* replayed(prepared, replay)
-      return yield* mapped(prepared, id, event, Effect.fail(outcome.failure))
-    }
-    const verdict = lastOf(outcome.success, key === undefined ? 0 : 1)
-    const refusal = refusalOf(verdict)
-    if (refusal !== undefined) return yield* refusal
-    return answerOf(prepared, id, status, verdict.version as number, verdict.body)
+    return yield* concluded(prepared, id, event, status, written)
   })
 
   const factsOf = (prepared: Prepared, event: string): WriteSql.EventFacts => ({
@@ -240,21 +198,9 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
         statement,
         key === undefined ? WriteSql.auditSql(id, event) : Idempotency.endSql(key, type.def, id, event, 200)
       ])
-      return lastOf(results, 0)
+      return verdictAt(results, 0)
     })
-    return Effect.gen(function* () {
-      const outcome = yield* Effect.result(
-        transient(tenant.run(enterFor(type, caller, operation), inside, prepared.end))
-      )
-      if (Result.isFailure(outcome)) {
-        const replay = isDatabaseFailure(outcome.failure) ? Idempotency.replayOf(outcome.failure) : undefined
-        if (replay !== undefined) return yield* replayed(prepared, replay)
-        return yield* mapped(prepared, id, event, Effect.fail(outcome.failure))
-      }
-      const refusal = refusalOf(outcome.success)
-      if (refusal !== undefined) return yield* refusal
-      return answerOf(prepared, id, 200, outcome.success.version as number, outcome.success.body)
-    })
+    return concluded(prepared, id, event, 200, tenant.run(enterFor(type, caller, operation), inside, prepared.end))
   }
 
   /** A request that was refused before anything was prepared is entered as the others are. */
@@ -375,21 +321,9 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
         ...others.after,
         key === undefined ? WriteSql.auditSql(id, event) : Idempotency.endSql(key, type.def, id, event, status)
       ])
-      return lastOf(results, others.before.length)
+      return verdictAt(results, others.before.length)
     })
-    return Effect.gen(function* () {
-      const outcome = yield* Effect.result(
-        transient(tenant.run(enterFor(type, caller, "delete"), inside, prepared.end))
-      )
-      if (Result.isFailure(outcome)) {
-        const replay = isDatabaseFailure(outcome.failure) ? Idempotency.replayOf(outcome.failure) : undefined
-        if (replay !== undefined) return yield* replayed(prepared, replay)
-        return yield* mapped(prepared, id, event, Effect.fail(outcome.failure))
-      }
-      const refusal = refusalOf(outcome.success)
-      if (refusal !== undefined) return yield* refusal
-      return answerOf(prepared, id, status, outcome.success.version as number, outcome.success.body)
-    })
+    return concluded(prepared, id, event, status, tenant.run(enterFor(type, caller, "delete"), inside, prepared.end))
   }
 
   const restore: Write<{ readonly id: string }> = (type, caller, request) =>

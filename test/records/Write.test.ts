@@ -512,6 +512,31 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("WriteRec
     })
   )
 
+  it.effect("shows a writer no more than a reader of his roles", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld([supplier, order], "masks")
+      const id = idOf(yield* world.create("order", admin, { number: next(), price: 77.5, secret: "hush", user: "u" }))
+      const answers = [
+        yield* world.patch("order", buyer, id, { count: 1 }),
+        yield* world.patch("order", buyer, id, [{ op: "replace", path: "/count", value: 2 }]),
+        yield* world.put("order", buyer, id, { number: next() }),
+        yield* world.patch("order", buyer, id, { count: 3 }, { prefer: "tx=rollback" }),
+        yield* world.create("order", buyer, { number: next(), secret: "hush" })
+      ]
+      for (const answer of answers) {
+        expect(answer.body).not.toMatch(/hush|77/)
+        expect(bodyOf(answer)._masked).toEqual({ price: null, secret: null })
+        expect(bodyOf(answer)).not.toHaveProperty("price")
+      }
+      // and what he did not see, he did not change
+      expect(bodyOf(yield* world.patch("order", admin, id, {}))).toMatchObject({
+        price: 77.5,
+        secret: "hush",
+        user: null
+      })
+    })
+  )
+
   it.effect("takes fields of any name", () =>
     Effect.gen(function* () {
       const names =
