@@ -243,7 +243,8 @@ const readOnlyOf = (names: ReadonlyArray<string>, document: string): string =>
           ? `(${document}->>'version')::int8`
           : name.endsWith("_at")
             ? `(${document}->>${text(name)})::timestamptz`
-            : `${document}->>${text(name)}`
+            : // the columns' own collation, or Postgres could not tell which to compare by
+              `(${document}->>${text(name)}) collate "C"`
       return `case when ${said} is distinct from o.${name}${name === "id" ? "::text" : ""} then ${text(name)} end`
     })
   )

@@ -23,7 +23,7 @@ const columnSql = (table: string, field: Field): string => {
     ...(field.pattern === undefined ? [] : [["pattern", `${name} ~ '${field.pattern.replaceAll("'", "''")}'`]])
   ]
   return [
-    `${name} ${pgType(field)}${field.required ? " not null" : ""}`,
+    `${name} ${pgType(field)}${pgType(field) === "text" ? ' collate "C"' : ""}${field.required ? " not null" : ""}`,
     ...checks.map(([purpose, sql]) => `constraint ${constraintName("ck", table, [field.name], purpose)} check (${sql})`)
   ].join(", ")
 }
@@ -108,7 +108,7 @@ export const provision = (
         const table = `${schema}.${quoteName(pgTable)}`
         yield* run(
           `create table ${table} (id uuid primary key, version int4 not null default 1, created_at timestamptz not null,
-             updated_at timestamptz not null, created_by text not null, updated_by text not null, deleted_at timestamptz,
+             updated_at timestamptz not null, created_by text collate "C" not null, updated_by text collate "C" not null, deleted_at timestamptz,
              _live boolean generated always as (deleted_at is null) stored, unique (id, _live),
              ${spec.fields.map((field) => columnSql(pgTable, field)).join(", ")})`
         )
