@@ -4,15 +4,16 @@
  *
  * A definition that is not the one in force is read again and the request repeated, once (fine print 9).
  */
-import { Effect, type Stream } from "effect"
+import { Effect, Result, type Stream } from "effect"
 import { type HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
-import { requireOperation } from "../access/Authorization.ts"
+import { requireOperation, rolesFor } from "../access/Authorization.ts"
 import { CurrentIdentity } from "../api/Bearer.ts"
 import { ndjsonContentType } from "../api/ExactBody.ts"
 import { VelocityApi } from "../api/VelocityApi.ts"
 import { ExactJsonError, type ExactValue, parse } from "../domain/ExactJson.ts"
 import type { Caller } from "../domain/Identity.ts"
+import { chainOf, parsePath } from "../domain/Names.ts"
 import type { Operation } from "../domain/Operation.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
 import type { StaleDefinition } from "../records/Failures.ts"
@@ -111,7 +112,20 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
           )
         })
 
-      const around = { peers: registry.peers, referring }
+      /** The types around one, and the roles that a caller has for reading each: a binding may be for some alone. */
+      const around = ({ identity }: Caller) => ({
+        peers: registry.peers,
+        referring,
+        rolesOn: (path: string): ReadonlyArray<string> => {
+          const found = parsePath(path)
+          if (found === undefined) return []
+          const chain = chainOf(found)
+          const target = { chain, object: found.object, version: found.version, operation: "read" } as const
+          const bindings = registry.bindingsOf(identity.actor, chain)
+          const roles = rolesFor(identity, target, bindings, registry.platformStrategy, Date.now())
+          return Result.getOrElse(roles, () => [])
+        }
+      })
 
       /**
        * Authorizes, makes ready what the request brings (its body, once), and does it; again where the definition was
@@ -200,12 +214,12 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
       return handlers
         .handleRaw("list", ({ params, query, request }) =>
           serve(params, "read", request, nothing, ({ caller, type }) =>
-            reads.list(type, caller, { ...around, params: query, target: request.url })
+            reads.list(type, caller, { ...around(caller), params: query, target: request.url })
           )
         )
         .handleRaw("query", ({ params, request }) =>
           serve(params, "read", request, bodyOf(request, jsonTypes), ({ caller, type }, { body }) =>
-            reads.query(type, caller, { ...around, body })
+            reads.query(type, caller, { ...around(caller), body })
           )
         )
         .handleRaw("get", ({ params, query, request }) =>
@@ -214,7 +228,7 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
               id: params.id,
               params: query,
               ifNoneMatch: request.headers["if-none-match"],
-              ...around
+              ...around(caller)
             })
           )
         )
