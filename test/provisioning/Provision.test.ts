@@ -1,0 +1,421 @@
+/** Provisioning under the real roles: what is made, that nothing is made twice, what is refused and what it leaves. */
+import { layer } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { expect } from "vitest"
+import { constraintName } from "../../src/domain/Names.ts"
+import { ApiSql } from "../../src/postgres/ApiSql.ts"
+import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
+import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
+import * as Provision from "../../src/provisioning/Provision.ts"
+import { applyDomain } from "../../src/provisioning/ProvisionDomain.ts"
+import { withDatabase } from "../support/Database.ts"
+import { versionsOf } from "../support/Shape.ts"
+import { makeWorld, originOf, refusalOf } from "./World.ts"
+
+const everyType = [
+  { name: "code", type: "string", required: true, unique: true, pattern: "^[A-Z]{2}\\d+$", maxLength: 12 },
+  { name: "title", type: "string", minLength: 1, maxLength: 40, indexed: true, default: "it's \\ new" },
+  { name: "count", type: "integer", min: "0", max: "9223372036854775807", default: 3 },
+  { name: "price", type: "number", precision: 12, scale: 4, min: "-1.5", default: "1.10" },
+  { name: "ratio", type: "number", float: true, max: "1" },
+  { name: "amount", type: "number" },
+  { name: "open", type: "boolean", default: true },
+  { name: "day", type: "date", default: "2026-11-24" },
+  { name: "clock", type: "time" },
+  { name: "at", type: "timestamp", default: "2026-11-24T01:02:03Z" },
+  { name: "token", type: "uuid", unique: true },
+  { name: "data", type: "json", default: '{"a":1}' },
+  { name: "state", type: "enum", enum: ["draft", "it's", "$v_$"], default: "draft" },
+  { name: "blob", type: "bytes", maxLength: 8, default: "AQI=" },
+  { name: "order", type: "string" },
+  { name: "parent", type: "ref", ref: { object: "thing", version: "v1" } }
+]
+
+layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTestServices: true })(
+  "provisioning",
+  (it) => {
+    it.effect("makes every type of field with its constraints, and the isolation check finds nothing", () =>
+      Effect.gen(function* () {
+        const { apply, define, domain, look, org, schema } = yield* makeWorld
+        yield* domain()
+        const fields = everyType.map((field) =>
+          field.type === "ref" ? { ...field, ref: { object: "every-type", version: "v1" } } : field
+        )
+        const done = yield* apply(
+          define({ object: "every-type", fields, uniqueConstraints: [{ fields: ["title", "order"] }] })
+        )
+        expect(done).toMatchObject({ _tag: "Applied", pgSchema: schema, pgTable: "every_type_v1", missing: [] })
+        const columns = yield* look(
+          `select a.attname as name, format_type(a.atttypid, a.atttypmod) as type, a.attnotnull as required, pg_get_expr(d.adbin, d.adrelid) as value
+           from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum and a.attgenerated = ''
+           where a.attrelid = $1::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum`,
+          [`${schema}.every_type_v1`]
+        )
+        expect(
+          columns.map((row) => `${row.name} ${row.type}${row.required ? " required" : ""} ${row.value ?? ""}`.trim())
+        ).toMatchSnapshot()
+        const constraints = yield* look(
+          `select pg_get_constraintdef(oid) as text, convalidated as valid, obj_description(oid, 'pg_constraint') as comment
+           from pg_constraint where conrelid = $1::regclass and contype <> 'n' order by 1`,
+          [`${schema}.every_type_v1`]
+        )
+        expect(
+          constraints.map((row) => `${row.text} -- ${row.comment} ${row.valid}`.replaceAll(org, "org"))
+        ).toMatchSnapshot()
+        const indexes = yield* look(
+          "select indexdef from pg_indexes where schemaname = $1 and tablename = 'every_type_v1'",
+          [schema]
+        )
+        expect(indexes.map((row) => String(row.indexdef).replaceAll(org, "org")).sort()).toMatchSnapshot()
+        expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
+      })
+    )
+
+    it.effect("gives every role exactly what it is for", () =>
+      Effect.gen(function* () {
+        const { apply, define, domain, look, org, schema } = yield* makeWorld
+        yield* domain()
+        yield* apply(define({ object: "granted", fields: [{ name: "a", type: "string" }] }))
+        const hide = (text: unknown) => String(text).replaceAll(org, "org")
+        const grants = yield* look(
+          `select c.relname || ': ' || pg_get_userbyid(a.grantee) || ' ' || string_agg(a.privilege_type, ',' order by a.privilege_type) as line
+           from pg_class c, aclexplode(c.relacl) a where c.relnamespace = $1::regnamespace and c.relname like 'granted%' and c.relkind in ('r', 'v')
+             and a.grantee <> c.relowner group by c.relname, a.grantee order by 1`,
+          [schema]
+        )
+        expect(grants.map((row) => hide(row.line))).toEqual([
+          "granted_v1: org_shop_eu_admin INSERT,SELECT,UPDATE",
+          "granted_v1: org_shop_eu_reader SELECT",
+          "granted_v1: org_shop_eu_writer INSERT,SELECT,UPDATE",
+          "granted_v1_history: org_shop_eu_admin SELECT",
+          "granted_v1_history: org_shop_eu_reader SELECT",
+          "granted_v1_history: org_shop_eu_writer SELECT"
+        ])
+        const members = yield* look(
+          `select format('%s in %s inherit=%s set=%s admin=%s', pg_get_userbyid(member), pg_get_userbyid(roleid), inherit_option, set_option, admin_option) as line
+           from pg_auth_members where pg_get_userbyid(roleid) like $1 or pg_get_userbyid(member) like $1 order by 1`,
+          [`${schema}_%`]
+        )
+        expect(members.map((row) => hide(row.line))).toEqual([
+          "org_shop_eu_admin in velocity_tenant inherit=t set=f admin=f",
+          "org_shop_eu_owner in velocity_history inherit=t set=f admin=f",
+          "org_shop_eu_reader in velocity_tenant inherit=t set=f admin=f",
+          "org_shop_eu_writer in velocity_tenant inherit=t set=f admin=f",
+          "velocity_api in org_shop_eu_admin inherit=f set=t admin=f",
+          "velocity_api in org_shop_eu_reader inherit=f set=t admin=f",
+          "velocity_api in org_shop_eu_writer inherit=f set=t admin=f",
+          "velocity_operator in org_shop_eu_admin inherit=f set=f admin=t",
+          "velocity_operator in org_shop_eu_owner inherit=f set=f admin=t",
+          "velocity_operator in org_shop_eu_owner inherit=f set=t admin=f",
+          "velocity_operator in org_shop_eu_reader inherit=f set=f admin=t",
+          "velocity_operator in org_shop_eu_writer inherit=f set=f admin=t"
+        ])
+      })
+    )
+
+    it.effect("does nothing at all the second time: no DDL, no row, no lock, no entry", () =>
+      Effect.gen(function* () {
+        const { apply, database, define, domain, look, sql } = yield* makeWorld
+        yield* domain()
+        const spec = define({ object: "twice", fields: everyType.filter((field) => field.type !== "ref") })
+        const first = yield* apply(spec)
+        const before = yield* versionsOf(database.superuserUrl)
+        const again = yield* sql.transaction((tx) =>
+          Effect.gen(function* () {
+            const outcome = yield* Provision.apply(tx, { spec, origin: originOf("twice") })
+            const locks = yield* tx.query({
+              sql: `select count(*)::int4 as locks from pg_locks where pid = pg_backend_pid() and granted
+                and (locktype = 'advisory' or (locktype = 'relation' and mode <> 'AccessShareLock') or locktype = 'transactionid')`,
+              params: []
+            })
+            return { outcome, locks: locks.rows[0]?.locks }
+          })
+        )
+        expect(again).toEqual({ outcome: { ...first, _tag: "Unchanged", steps: [] }, locks: 0 })
+        yield* domain()
+        expect(yield* versionsOf(database.superuserUrl)).toEqual(before)
+        const [entries] = yield* look("select count(*)::int4 as n from platform.audit_log where schema_path like $1", [
+          `%/twice/v1`
+        ])
+        expect(entries).toEqual({ n: 1 })
+      })
+    )
+
+    it.effect("writes the mirror, an entry and a notification with the table", () =>
+      Effect.gen(function* () {
+        const { apply, chain, define, domain, look } = yield* makeWorld
+        yield* domain()
+        const spec = define({
+          object: "mirrored",
+          fields: [
+            { name: "a", type: "string" },
+            { name: "b", type: "integer" }
+          ]
+        })
+        const done = yield* apply(spec)
+        const [row] = yield* look(
+          `select wanted = serving as same, generation::int4, grants, state, source, namespace, name,
+             (select json_agg(f.name order by f.position) from platform.field_defs f where f.def_id = s.id) as fields
+           from platform.schema_defs s where path = $1`,
+          [`${chain}/mirrored/v1`]
+        )
+        expect(row).toMatchObject({
+          same: true,
+          generation: done.generation,
+          state: "Serving",
+          source: "folder",
+          namespace: "shop-eu",
+          name: "mirrored",
+          fields: ["a", "b"]
+        })
+        expect(row).toHaveProperty("grants.delete", ["admin"])
+        const [entry] = yield* look(
+          "select actor, action, outcome, db_login, db_role from platform.audit_log where schema_path = $1",
+          [`${chain}/mirrored/v1`]
+        )
+        expect(entry).toEqual({
+          actor: "operator/folder",
+          action: "operator.schema.apply",
+          outcome: "ok",
+          db_login: "velocity_operator",
+          db_role: "none"
+        })
+      })
+    )
+
+    it.effect("adds nullable fields, indexes, enum values, roles and filters to a table with records", () =>
+      Effect.gen(function* () {
+        const { apply, define, domain, look, schema } = yield* makeWorld
+        yield* domain()
+        const fields = [
+          { name: "code", type: "string", required: true },
+          { name: "state", type: "enum", enum: ["draft"] }
+        ]
+        const first = yield* apply(define({ object: "grown", fields }))
+        yield* look(
+          `insert into ${schema}.grown_v1 (id, created_at, created_by, updated_at, updated_by, code, state) values (gen_random_uuid(), now(), 'x', now(), 'x', 'c', 'draft')`
+        )
+        const grown = yield* apply(
+          define({
+            object: "grown",
+            fields: [
+              { name: "code", type: "string", required: true, indexed: true },
+              { name: "state", type: "enum", enum: ["draft", "sent"] },
+              { name: "note", type: "string", maxLength: 5, default: "new", unique: true },
+              { name: "other", type: "ref", ref: { object: "grown", version: "v1" } }
+            ],
+            access: {
+              roles: [
+                { role: "buyer", operations: ["create", "read", "update"] },
+                { role: "clerk", operations: ["read"] }
+              ],
+              rowFilters: [{ role: "clerk", filter: { field: "code", op: "eq", identity: "attributes.code" } }]
+            }
+          })
+        )
+        expect(grown.steps).toEqual([
+          "add field note",
+          "add field other",
+          "add enum values to state",
+          "index code",
+          "unique note",
+          "index other",
+          "foreign key other",
+          "access"
+        ])
+        expect(grown.generation).toBeGreaterThan(first.generation)
+        const [row] = yield* look(`select code, state, note, other from ${schema}.grown_v1`)
+        expect(row).toEqual({ code: "c", state: "draft", note: null, other: null })
+        const policies = yield* look(
+          "select policyname, cmd, qual, with_check from pg_policies where schemaname = $1 and tablename = 'grown_v1' order by 1",
+          [schema]
+        )
+        expect(policies.map((one) => one.policyname)).toEqual([
+          "velocity_ddl",
+          "velocity_insert",
+          "velocity_select",
+          "velocity_update"
+        ])
+        expect(String(policies[2]?.qual)).toContain("platform.has_role")
+        const unvalidated = yield* look(
+          "select conname from pg_constraint where connamespace = $1::regnamespace and not convalidated",
+          [schema]
+        )
+        expect(unvalidated).toEqual([])
+        expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
+        // and nothing more is to be done
+        const [{ comment } = {}] = yield* look("select obj_description($1::regclass) as comment", [
+          `${schema}.grown_v1`
+        ])
+        expect(String(comment)).toContain(constraintName("ck", "grown_v1", ["state"], "enum"))
+      })
+    )
+
+    it.effect("refuses every other change by field, and changes nothing", () =>
+      Effect.gen(function* () {
+        const { apply, database, define, domain } = yield* makeWorld
+        yield* domain()
+        const field = (more: Record<string, unknown>) => ({ name: "a", type: "string", ...more })
+        const table = (fields: ReadonlyArray<unknown>, more: Record<string, unknown> = {}) =>
+          define({ object: "fixed", fields, ...more })
+        const number = { name: "n", type: "number", precision: 10, scale: 2, min: "0" }
+        const other = { name: "e", type: "enum", enum: ["x", "y"] }
+        const reference = { name: "r", type: "ref", ref: { object: "fixed", version: "v1" } }
+        const all = [field({}), number, other, reference]
+        yield* apply(table(all))
+        const before = yield* versionsOf(database.superuserUrl)
+        const cases: ReadonlyArray<readonly [ReadonlyArray<unknown>, string]> = [
+          [[number, other, reference], "EvolutionNotYet /spec/fields"],
+          [[field({ required: true }), number, other, reference], "EvolutionNotYet /spec/fields/0/required"],
+          [[field({ type: "integer" }), number, other, reference], "EvolutionNotYet /spec/fields/0/type"],
+          [[field({ default: "z" }), number, other, reference], "EvolutionNotYet /spec/fields/0/default"],
+          [[field({ maxLength: 3 }), number, other, reference], "EvolutionNotYet /spec/fields/0/maxLength"],
+          [[field({ unique: true }), number, other, reference], "EvolutionNotYet /spec/fields/0/unique"],
+          [[field({}), { ...number, precision: 12 }, other, reference], "EvolutionNotYet /spec/fields/1/type"],
+          [[field({}), { ...number, min: "1" }, other, reference], "EvolutionNotYet /spec/fields/1/min"],
+          [[field({}), number, { ...other, enum: ["x"] }, reference], "EvolutionNotYet /spec/fields/2/enum"],
+          [
+            [field({}), number, other, { ...reference, ref: { object: "else", version: "v1" } }],
+            "EvolutionNotYet /spec/fields/3/type"
+          ],
+          [[...all, { name: "b", type: "string", required: true }], "EvolutionNotYet /spec/fields/4/required"],
+          [
+            [field({ required: true }), { ...number, min: "1" }, other, reference],
+            "EvolutionNotYet /spec/fields/0/required /spec/fields/1/min"
+          ]
+        ]
+        for (const [fields, wanted] of cases) expect(yield* refusalOf(apply(table(fields)))).toBe(wanted)
+        expect(yield* refusalOf(apply(table(all, { uniqueConstraints: [{ fields: ["a", "n"] }] })))).toBe(
+          "EvolutionNotYet /spec/uniqueConstraints/0"
+        )
+        expect(yield* refusalOf(apply(define({ object: "fixed", version: "v2", fields: all })))).toBe(
+          "VersionsNotYet /spec/version"
+        )
+        expect(yield* refusalOf(apply(table([field({ min: "3" })])))).toBe("Invalid /spec/fields/0/min")
+        expect(yield* refusalOf(apply(table(all), originOf("somebody")))).toBe("PathConflict")
+        expect(yield* refusalOf(apply(table(all), originOf("fixed", { source: "cluster-1" })))).toBe("NotAdopted")
+        expect(yield* refusalOf(apply(define({ domain: "nowhere", fields: all })))).toBe("ParentMissing")
+        expect(yield* versionsOf(database.superuserUrl)).toEqual(before)
+      })
+    )
+
+    it.effect("gives a name in Postgres to the first path that uses it", () =>
+      Effect.gen(function* () {
+        const { database, look, org, sql } = yield* makeWorld
+        const domain = (app: string, name: string, more: Record<string, unknown> = {}) =>
+          refusalOf(
+            sql.transaction((tx) =>
+              applyDomain(tx, {
+                spec: { org, app, domain: name, deletionPolicy: "Retain", database: "default", ...more },
+                origin: originOf(`${app}-${name}`),
+                authStrategy: undefined
+              })
+            )
+          )
+        expect(yield* domain("a", "b-c")).toBe("ok")
+        const before = yield* versionsOf(database.superuserUrl)
+        expect(yield* domain("a-b", "c")).toBe("NameConflict")
+        expect(yield* domain("d".repeat(40), "e".repeat(20))).toBe("Invalid /spec/domain")
+        expect(yield* domain("a", "z", { database: "other" })).toBe("UnknownDatabase")
+        expect(yield* domain("a", "z", { deletionPolicy: "Delete" })).toBe("DeletionNotYet")
+        const { domains: _, names: __, ...rest } = yield* versionsOf(database.superuserUrl)
+        expect(before).toMatchObject(rest)
+        expect(yield* look("select path from platform.names where pg_name = $1", [`${org}_a_b_c`])).toEqual([
+          { path: `${org}/a/b-c` }
+        ])
+      })
+    )
+
+    it.effect("makes a table without the foreign key whose target is missing, and adds it when the target comes", () =>
+      Effect.gen(function* () {
+        const { apply, chain, define, domain, look, schema } = yield* makeWorld
+        yield* domain()
+        const left = define({
+          object: "left",
+          fields: [{ name: "r", type: "ref", ref: { object: "right", version: "v1" } }]
+        })
+        const right = define({
+          object: "right",
+          fields: [{ name: "l", type: "ref", ref: { object: "left", version: "v1" } }]
+        })
+        expect(yield* apply(left)).toMatchObject({ _tag: "Applied", missing: [`${chain}/right/v1`] })
+        expect(yield* apply(left)).toMatchObject({ _tag: "Unchanged", missing: [`${chain}/right/v1`] })
+        expect(yield* apply(right)).toMatchObject({ _tag: "Applied", missing: [] })
+        expect(yield* apply(left)).toMatchObject({ _tag: "Applied", missing: [], steps: ["foreign key r"] })
+        expect(yield* apply(left)).toMatchObject({ _tag: "Unchanged" })
+        const keys = yield* look(
+          "select conrelid::regclass::text as child, confrelid::regclass::text as parent, confdeltype from pg_constraint where connamespace = $1::regnamespace and contype = 'f' and conrelid::regclass::text ~ '(left|right)' order by 1",
+          [schema]
+        )
+        expect(keys).toEqual([
+          { child: `${schema}.left_v1`, parent: `${schema}.right_v1`, confdeltype: "a" },
+          { child: `${schema}.right_v1`, parent: `${schema}.left_v1`, confdeltype: "a" }
+        ])
+      })
+    )
+
+    it.effect("keeps what a deleted definition held, shut, and opens it again", () =>
+      Effect.gen(function* () {
+        const { apply, chain, define, domain, look, schema, withdraw } = yield* makeWorld
+        yield* domain()
+        const parent = define({ object: "kept", fields: [{ name: "a", type: "string" }] })
+        const child = define({
+          object: "child",
+          fields: [{ name: "p", type: "ref", ref: { object: "kept", version: "v1" } }]
+        })
+        const first = yield* apply(parent)
+        yield* apply(child)
+        yield* look(
+          `insert into ${schema}.kept_v1 (id, created_at, created_by, updated_at, updated_by, a) values (gen_random_uuid(), now(), 'x', now(), 'x', 'c')`
+        )
+        expect(yield* refusalOf(withdraw("kept"))).toBe("Referenced")
+        expect(yield* withdraw("kept", [`${chain}/child/v1`])).toBe(true)
+        expect(yield* withdraw("kept", [`${chain}/child/v1`])).toBe(false)
+        const shut = yield* look(
+          `select s.serving is null as gone, s.wanted is null as unwanted, s.state,
+             (select count(*)::int4 from ${schema}.kept_v1) as rows,
+             (select count(*)::int4 from pg_policies p where p.schemaname = s.pg_schema and p.tablename = s.pg_table) as policies,
+             (select count(*)::int4 from pg_class c, aclexplode(c.relacl) a where c.oid in ('${schema}.kept_v1'::regclass, '${schema}.kept_v1_history'::regclass) and a.grantee <> c.relowner) as grants
+           from platform.schema_defs s where path = $1`,
+          [`${chain}/kept/v1`]
+        )
+        expect(shut).toEqual([{ gone: true, unwanted: true, state: "Withdrawn", rows: 1, policies: 1, grants: 0 }])
+        expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
+        // the rows are what they were, so a definition that does not fit them is refused still
+        expect(yield* refusalOf(apply(define({ object: "kept", fields: [{ name: "a", type: "integer" }] })))).toBe(
+          "EvolutionNotYet /spec/fields/0/type"
+        )
+        const again = yield* apply(parent)
+        expect(again.steps).toEqual(["access"])
+        expect(again.generation).toBeGreaterThan(first.generation)
+        expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
+      })
+    )
+
+    it.effect("leaves nothing when it ends in the middle", () =>
+      Effect.gen(function* () {
+        const { database, define, domain, look, schema, sql } = yield* makeWorld
+        yield* domain()
+        const spec = define({ object: "crashed", fields: everyType.filter((field) => field.type !== "ref") })
+        const before = yield* versionsOf(database.superuserUrl)
+        const cut = yield* Effect.exit(
+          sql.transaction((tx) =>
+            Effect.gen(function* () {
+              const { rows } = yield* tx.query({ sql: "select pg_backend_pid()::int4 as pid", params: [] })
+              yield* Provision.apply(tx, { spec, origin: originOf("crashed") })
+              yield* look("select pg_terminate_backend($1::int4)", [rows[0]?.pid])
+              yield* tx.query({ sql: "select 1", params: [] })
+            })
+          )
+        )
+        expect(cut._tag).toBe("Failure")
+        expect(yield* look("select to_regclass($1) as found", [`${schema}.crashed_v1`])).toEqual([{ found: null }])
+        const after = yield* versionsOf(database.superuserUrl)
+        expect(after["platform.schema_defs"]).toBe(before["platform.schema_defs"])
+        expect(after.pg_class).toBe(before.pg_class)
+        expect(after["platform.audit_log"]).toBe(before["platform.audit_log"])
+      })
+    )
+  }
+)

@@ -1,0 +1,85 @@
+/** A domain under the database's own org, and definitions for it, applied as the operator applies them. */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { SchemaDefinitionSpec } from "../../src/domain/SchemaDefinition.ts"
+import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
+import type { Origin } from "../../src/provisioning/Origin.ts"
+import * as Provision from "../../src/provisioning/Provision.ts"
+import { applyDomain } from "../../src/provisioning/ProvisionDomain.ts"
+import { ProvisionRefused } from "../../src/provisioning/ProvisionRefused.ts"
+import { Database, query } from "../support/Database.ts"
+
+/** `shop/eu` of an org, with the roles that most tests need. */
+export const definition = (
+  org: string,
+  partial: { readonly fields: ReadonlyArray<unknown> } & Record<string, unknown>
+): SchemaDefinitionSpec =>
+  Schema.decodeUnknownSync(SchemaDefinitionSpec)({
+    org,
+    app: "shop",
+    domain: "eu",
+    object: "thing",
+    version: "v1",
+    access: {
+      roles: [
+        { role: "buyer", operations: ["create", "read", "update"] },
+        { role: "admin", operations: ["create", "read", "update", "delete", "restore", "history"] }
+      ]
+    },
+    ...partial
+  })
+
+export const originOf = (name: string, more: Partial<Origin> = {}): Origin => ({
+  source: "folder",
+  namespace: "shop-eu",
+  name,
+  ...more
+})
+
+export const makeWorld = Effect.gen(function* () {
+  const database = yield* Database
+  const sql = yield* OperatorSql
+  const { org } = database
+  const schema = `${org}_shop_eu`
+  const domain = (name = "eu", more: Record<string, unknown> = {}) =>
+    sql.transaction((tx) =>
+      applyDomain(tx, {
+        spec: { org, app: "shop", domain: name, deletionPolicy: "Retain", database: "default", ...more },
+        origin: originOf(name, { namespace: "shop" }),
+        authStrategy: undefined
+      })
+    )
+  const apply = (spec: SchemaDefinitionSpec, origin = originOf(spec.object)) =>
+    sql.transaction((tx) => Provision.apply(tx, { spec, origin }))
+  return {
+    database,
+    org,
+    schema,
+    chain: `${org}/shop/eu`,
+    sql,
+    domain,
+    apply,
+    define: (partial: { readonly fields: ReadonlyArray<unknown> } & Record<string, unknown>) =>
+      definition(org, partial),
+    withdraw: (object: string, leaving: ReadonlyArray<string> = []) =>
+      sql.transaction((tx) =>
+        Provision.withdraw(tx, {
+          path: `${org}/shop/eu/${object}/v1`,
+          origin: originOf(object),
+          leaving: new Set(leaving)
+        })
+      ),
+    /** As the superuser, to look at what nobody else may see. */
+    look: (text: string, params: ReadonlyArray<unknown> = []) => query(database.superuserUrl, text, params)
+  }
+})
+
+/** What a provisioning was refused for: the reason, and where. */
+export const refusalOf = <A, R>(effect: Effect.Effect<A, unknown, R>): Effect.Effect<string, never, R> =>
+  Effect.match(effect, {
+    onSuccess: () => "ok",
+    onFailure: (error) =>
+      error instanceof ProvisionRefused
+        ? [error.reason, ...error.faults.map((one) => one.pointer)].join(" ")
+        : String(error)
+  })
