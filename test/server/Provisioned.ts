@@ -1,28 +1,40 @@
-/** Domains with record types, in place before a server starts. */
-import { Effect, Schema } from "effect"
+/** Domains with record types, in place before a server starts: provisioned as the operator provisions them. */
+import { ConfigProvider, Effect, Layer, Schema } from "effect"
+import { DomainSpec } from "../../src/domain/Domain.ts"
 import { SchemaDefinitionSpec } from "../../src/domain/SchemaDefinition.ts"
-import { provision as provisionTables } from "../records/Provisioned.ts"
-import { query, type TestDatabase } from "../support/Database.ts"
+import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
+import * as Provision from "../../src/provisioning/Provision.ts"
+import * as ProvisionDomain from "../../src/provisioning/ProvisionDomain.ts"
+import { configOf, type TestDatabase } from "../support/Database.ts"
 
 export interface WantedDomain {
   readonly chain: string
   /** The strategy that judges its tokens. */
   readonly strategy: string
-  /** Specs of its record types, as a manifest has them. */
+  /** Specs of its record types, as a manifest has them, those first that others refer to. */
   readonly types: ReadonlyArray<unknown>
 }
 
+const origin = (name: string) => ({ source: "folder", namespace: "test", name })
+
 /** Makes domains and their record types as `velocity_operator`. */
-export const provision = async (database: TestDatabase, domains: ReadonlyArray<WantedDomain>): Promise<void> => {
-  for (const { chain, strategy, types } of domains) {
-    const specs = types.map((spec) => Schema.decodeUnknownSync(SchemaDefinitionSpec)(spec))
-    await Effect.runPromise(provisionTables(database.operatorUrl, specs))
-    await Effect.runPromise(
-      query(
-        database.operatorUrl,
-        "update platform.domains set auth_strategy = $2, spec = jsonb_build_object('authStrategy', $2::text) where chain = $1",
-        [chain, strategy]
+export const provision = (database: TestDatabase, domains: ReadonlyArray<WantedDomain>): Promise<void> =>
+  Effect.gen(function* () {
+    const operator = yield* OperatorSql
+    for (const { chain, strategy, types } of domains) {
+      const [org, app, domain] = chain.split("/")
+      const spec = Schema.decodeUnknownSync(DomainSpec)({ org, app, domain })
+      yield* operator.transaction((tx) =>
+        ProvisionDomain.applyDomain(tx, { spec, origin: origin(chain.replaceAll("/", "-")), authStrategy: strategy })
       )
-    )
-  }
-}
+      for (const one of types) {
+        const definition = Schema.decodeUnknownSync(SchemaDefinitionSpec)(one)
+        yield* operator.transaction((tx) =>
+          Provision.apply(tx, { spec: definition, origin: origin(`${domain}-${definition.object}`) })
+        )
+      }
+    }
+  }).pipe(
+    Effect.provide(OperatorSql.layer.pipe(Layer.provide(ConfigProvider.layer(configOf(database))))),
+    Effect.runPromise
+  )
