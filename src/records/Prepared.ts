@@ -81,7 +81,7 @@ export const prepare = (
     prefer: prefer.success,
     ifMatch: ifMatch.success,
     key: keyed,
-    shape: shapeOf(type, caller, request.peers),
+    shape: shapeOf(type, caller, request),
     end: prefer.success.rollback ? "rollback" : "commit"
   })
 }

@@ -21,7 +21,7 @@ import type { Values } from "./InputDecoder.ts"
 import type { RecordType } from "./RecordType.ts"
 import type { CallerValue } from "./RowFilterSql.ts"
 import { eventSql, stateColumns } from "./WriteSql.ts"
-import { filterSql, grants, type Referring, type WriteRequest, writeTypeOf } from "./WriteType.ts"
+import { callerOn, filterSql, grants, type Referring, type WriteRequest, writeTypeOf } from "./WriteType.ts"
 
 /** Records that one delete may take along or change, in all. */
 export const maxReferring = 10_000
@@ -53,7 +53,7 @@ const strings = (value: unknown): ReadonlyArray<string> => (Array.isArray(value)
 
 /** The live records of a type that refer to these, locked, as far as the caller may do this to them. */
 const lockReferring = (
-  { caller, left }: Work,
+  { caller, left }: Pick<Work, "caller" | "left">,
   { field, type }: Referring,
   operation: "update" | "delete",
   ids: ReadonlyArray<string>,
@@ -79,7 +79,7 @@ select coalesce(array_agg(o.id::text), '{}') as ids${state} from old o`,
 
 /** Deletes records that are locked, or empties their reference; answers their ids and events. */
 const changeReferring = (
-  { caller }: Work,
+  caller: Caller,
   { field, type }: { readonly field: Field; readonly type: RecordType },
   operation: "update" | "delete",
   ids: ReadonlyArray<string>
@@ -108,15 +108,16 @@ const visit = (
   ids: ReadonlyArray<string>
 ): Effect.Effect<void, Problem | DatabaseFailure> =>
   Effect.gen(function* () {
-    const { caller, request, seen, tx } = work
+    const { request, seen, tx } = work
     for (const referring of request.referring(type)) {
       if (referring.onDelete === "restrict") continue
       const operation = referring.onDelete === "cascade" ? "delete" : "update"
+      const caller = callerOn(request, work.caller, referring.type.path, operation)
       if (!grants(referring.type, operation, caller)) continue
       const { rules } = writeTypeOf(referring.type)
       const judged = operation === "update" && rules.any
       yield* tx.query(contextSql(referring.type, caller, operation))
-      const locked = yield* tx.query(lockReferring(work, referring, operation, ids, judged))
+      const locked = yield* tx.query(lockReferring({ caller, left: work.left }, referring, operation, ids, judged))
       const found = strings(locked.rows[0]?.ids).filter((id) => !seen.has(`${referring.type.path} ${id}`))
       if (found.length === 0) continue
       work.left -= found.length
@@ -136,7 +137,7 @@ const visit = (
         yield* visit(work, referring.type, found)
         yield* tx.query(contextSql(referring.type, caller, operation))
       }
-      const changed = yield* tx.query(changeReferring(work, referring, operation, found))
+      const changed = yield* tx.query(changeReferring(caller, referring, operation, found))
       work.audits.push(
         contextSql(referring.type, caller, operation),
         auditsSql(strings(changed.rows[0]?.ids), strings(changed.rows[0]?.events))

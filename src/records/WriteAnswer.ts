@@ -7,7 +7,6 @@ import { type Problem, problem } from "../domain/Problem.ts"
 import { faultsProblem, readOnlyFault } from "./InputDecoder.ts"
 import type { Answer, Prepared } from "./Prepared.ts"
 import type { Verdict } from "./WriteSql.ts"
-import { etagOf } from "./WriteType.ts"
 
 /** The problem that a verdict tells of, in the order of refusals; undefined when the record was written. */
 export const refusalOf = (verdict: Verdict): Problem | undefined => {
@@ -58,7 +57,7 @@ export const answerOf = (
     body: shown,
     headers: {
       ...answerHeaders,
-      ...(dry || status === 204 ? {} : { etag: etagOf(type, prepared.caller, version) }),
+      ...(dry || status === 204 ? {} : { etag: `"${version}-${prepared.shape.tag}"` }),
       ...(status === 201 && !dry ? { location: `/api/${type.path}/${id}` } : {}),
       ...(applied.length === 0 ? {} : { "preference-applied": applied.join(", ") })
     }

@@ -31,6 +31,8 @@ export interface WriteShape {
   readonly filter: (operation: Operation, alias: string, bind: BindCaller) => string | undefined
   /** The select list of what the caller sees of the row `alias`. */
   readonly projection: (alias: string) => string
+  /** The tag of the ETag of what he sees. */
+  readonly tag: string
   /** Whether the caller may read rows of this type at all; else he is told no more than id and version. */
   readonly reads: boolean
   /** How the past is read, over events `_h`; undefined where the caller may not. */

@@ -29,6 +29,11 @@ export interface WriteRequest {
   readonly target: string
   readonly contentType?: string | undefined
   readonly peers: Peers
+  /**
+   * The roles that the caller has for an operation on a type, since a binding may be for some alone; the same as here
+   * where it is left out. Without an operation, for reading.
+   */
+  readonly rolesOn?: ((path: string, operation?: Operation) => ReadonlyArray<string>) | undefined
   /** The types of the domain that refer to this one. */
   readonly referring: (type: RecordType) => ReadonlyArray<Referring>
 }
@@ -66,6 +71,22 @@ export const filterSql = (
 ): string | undefined =>
   rowFilterSql(type.rowFilter(operation, caller.roles), (plan) => `${alias}.${plan.column}`, bind)
 
+/**
+ * The caller as he stands to another type or operation than the request's: with those of his roles that hold for both,
+ * since what the transaction is told of him are the request's.
+ */
+export const callerOn = (
+  { rolesOn }: Pick<WriteRequest, "rolesOn">,
+  caller: Caller,
+  path: string,
+  operation: Operation
+): Caller => {
+  if (rolesOn === undefined) return caller
+  const there = rolesOn(path, operation)
+  const roles = caller.roles.filter((role) => there.includes(role))
+  return roles.length === caller.roles.length ? caller : { ...caller, roles }
+}
+
 /** Whether any of the caller's roles grants the operation. */
 export const grants = (type: RecordType, operation: Operation, caller: Caller): boolean =>
   type.rowFilter(operation, caller.roles)._tag !== "None"
@@ -102,32 +123,49 @@ const textOf = (
 }
 
 /** What the statements of a write by this caller are made of. */
-export const shapeOf = (type: RecordType, caller: Caller, peers: Peers): WriteShape => ({
-  def: type.def,
-  caller,
-  statement: (name, fixed, build) => {
-    const { sql, values } = textOf(type, peers, `${name}|${caller.roles.join()}`, fixed.length, build)
-    return { sql, params: values.length === 0 ? fixed : [...fixed, ...values.map((value) => value(caller))] }
-  },
-  filter: (operation, alias, bind) => filterSql(type, operation, caller, alias, bind),
-  projection: (alias) => type.projection(caller.roles).columns(tableRow(alias)),
-  reads: grants(type, "read", caller),
-  past: grants(type, "history", caller)
-    ? {
-        view: type.historyView,
-        columns: () => type.projection(caller.roles).columns(stateRow("_h.state")),
-        filter: (operation, bind) => rowFilterSql(type.rowFilter(operation, caller.roles), stateColumn, bind)
-      }
-    : undefined,
-  visible: (field, alias, bind) => {
-    const path = type.fields.get(field.name)?.target
-    const target = path === undefined ? undefined : peers(path)
-    return target === undefined || !grants(target, "read", caller)
-      ? undefined
-      : { table: target.table, condition: filterSql(target, "read", caller, alias, bind) }
+export const shapeOf = (
+  type: RecordType,
+  caller: Caller,
+  request: Pick<WriteRequest, "peers" | "rolesOn">
+): WriteShape => {
+  const { peers } = request
+  const reader = callerOn(request, caller, type.path, "read")
+  const historian = callerOn(request, caller, type.path, "history")
+  const targets = new Map<string, Caller>()
+  for (const { target } of type.fields.values()) {
+    if (target !== undefined) targets.set(target, callerOn(request, caller, target, "read"))
   }
-})
-
-/** The record's ETag for this caller: the row's version, and a tag of what he sees. */
-export const etagOf = (type: RecordType, caller: Caller, version: number): string =>
-  `"${version}-${type.projection(caller.roles).tag}"`
+  const own = caller.roles.join()
+  const others = [reader, historian, ...targets.values()]
+  const roles = others.every((one) => one === caller) ? own : [own, ...others.map((one) => one.roles.join())].join("|")
+  return {
+    def: type.def,
+    caller,
+    statement: (name, fixed, build) => {
+      const { sql, values } = textOf(type, peers, `${name}|${roles}`, fixed.length, build)
+      return { sql, params: values.length === 0 ? fixed : [...fixed, ...values.map((value) => value(caller))] }
+    },
+    filter: (operation, alias, bind) => filterSql(type, operation, operation === "read" ? reader : caller, alias, bind),
+    projection: (alias) => type.projection(reader.roles).columns(tableRow(alias)),
+    tag: type.projection(reader.roles).tag,
+    reads: grants(type, "read", reader),
+    past: grants(type, "history", historian)
+      ? {
+          view: type.historyView,
+          columns: () => type.projection(reader.roles).columns(stateRow("_h.state")),
+          filter: (operation, bind) => {
+            const { roles } = operation === "history" ? historian : reader
+            return rowFilterSql(type.rowFilter(operation, roles), stateColumn, bind)
+          }
+        }
+      : undefined,
+    visible: (field, alias, bind) => {
+      const path = type.fields.get(field.name)?.target
+      const target = path === undefined ? undefined : peers(path)
+      const there = path === undefined ? undefined : targets.get(path)
+      return target === undefined || there === undefined || !grants(target, "read", there)
+        ? undefined
+        : { table: target.table, condition: filterSql(target, "read", there, alias, bind) }
+    }
+  }
+}

@@ -112,15 +112,15 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
           )
         })
 
-      /** The types around one, and the roles that a caller has for reading each: a binding may be for some alone. */
+      /** The types around one, and the roles that a caller has on each, to read it if nothing else is said: a binding may be for some alone. */
       const around = ({ identity }: Caller) => ({
         peers: registry.peers,
         referring,
-        rolesOn: (path: string): ReadonlyArray<string> => {
+        rolesOn: (path: string, operation: Operation = "read"): ReadonlyArray<string> => {
           const found = parsePath(path)
           if (found === undefined) return []
           const chain = chainOf(found)
-          const target = { chain, object: found.object, version: found.version, operation: "read" } as const
+          const target = { chain, object: found.object, version: found.version, operation }
           const bindings = registry.bindingsOf(identity.actor, chain)
           const roles = rolesFor(identity, target, bindings, registry.platformStrategy, Date.now())
           return Result.getOrElse(roles, () => [])
@@ -164,7 +164,7 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
         Effect.flatMap(requireMediaType(request, types), (mediaType) =>
           Effect.map(jsonBody(request), (body) => ({ mediaType, body }))
         )
-      const writeRequest = (request: Request): WriteRequest => ({
+      const writeRequest = (request: Request, caller: Caller): WriteRequest => ({
         headers: {
           ifMatch: request.headers["if-match"],
           prefer: request.headers.prefer,
@@ -173,8 +173,7 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
         method: request.method,
         target: request.url,
         contentType: request.headers["content-type"],
-        peers: registry.peers,
-        referring
+        ...around(caller)
       })
 
       const create = (params: TypeParams, request: Request) =>
@@ -194,7 +193,7 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
                 : Effect.map(jsonBody(request), (body) => ({ body }))
           ),
           ({ caller, type }, brought) => {
-            const asked = writeRequest(request)
+            const asked = writeRequest(request, caller)
             if ("stream" in brought) {
               // a stream cannot be repeated, so its definition is read again beforehand: one statement for a whole import
               return Effect.flatMap(
@@ -241,7 +240,7 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
         .handleRaw("patch", ({ params, request }) =>
           serve(params, "update", request, bodyOf(request, patchTypes), ({ caller, type }, { body, mediaType }) =>
             writes.patch(type, caller, {
-              ...writeRequest(request),
+              ...writeRequest(request, caller),
               id: params.id,
               body,
               format: mediaType === "application/json-patch+json" ? "json-patch" : "merge"
@@ -250,17 +249,17 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
         )
         .handleRaw("put", ({ params, request }) =>
           serve(params, "update", request, bodyOf(request, jsonTypes), ({ caller, type }, { body }) =>
-            writes.put(type, caller, { ...writeRequest(request), id: params.id, body })
+            writes.put(type, caller, { ...writeRequest(request, caller), id: params.id, body })
           )
         )
         .handleRaw("delete", ({ params, request }) =>
           serve(params, "delete", request, nothing, ({ caller, type }) =>
-            writes.remove(type, caller, { ...writeRequest(request), id: params.id })
+            writes.remove(type, caller, { ...writeRequest(request, caller), id: params.id })
           )
         )
         .handleRaw("restore", ({ params, request }) =>
           serve(params, "restore", request, nothing, ({ caller, type }) =>
-            writes.restore(type, caller, { ...writeRequest(request), id: params.id })
+            writes.restore(type, caller, { ...writeRequest(request, caller), id: params.id })
           )
         )
     })

@@ -44,7 +44,8 @@ export const makeWorld = (
   definitions: ReadonlyArray<
     { readonly object: string; readonly fields: ReadonlyArray<unknown> } & Record<string, unknown>
   >,
-  domain = "eu"
+  domain = "eu",
+  rolesOn?: WriteRequest["rolesOn"]
 ) =>
   Effect.gen(function* () {
     const database = yield* Database
@@ -68,6 +69,7 @@ export const makeWorld = (
       target,
       contentType: "application/json",
       peers: (path) => types.get(path),
+      rolesOn,
       referring
     })
     const at = (object: string, id?: string) => `/api/${chain}/${object}/v1${id === undefined ? "" : `/${id}`}`

@@ -537,6 +537,40 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("WriteRec
     })
   )
 
+  it.effect("counts only roles that hold for what is touched besides", () =>
+    Effect.gen(function* () {
+      // a binding of admin that is for writing orders alone, and for everything about suppliers but deletes
+      const world = yield* makeWorld(
+        [
+          supplier,
+          {
+            ...order,
+            fields: order.fields.map((field) =>
+              field.name === "supplier" ? { ...field, ref: { ...field.ref, onDelete: "cascade" } } : field
+            )
+          }
+        ],
+        "scopes",
+        (path, operation = "read") =>
+          path.includes("/order/")
+            ? ["create", "update"].includes(operation)
+              ? ["admin"]
+              : []
+            : operation === "read"
+              ? ["buyer"]
+              : ["admin"]
+      )
+      const id = idOf(yield* world.create("supplier", admin, { name: "a" }))
+      const both = callerOf(["admin", "buyer"])
+      expect(yield* refusalOf(world.create("order", admin, { number: next(), supplier: id }))).toBe(
+        "409 reference_not_found /supplier"
+      )
+      const made = yield* world.create("order", both, { number: next(), supplier: id })
+      expect(Object.keys(bodyOf(made))).toEqual(["id", "version"])
+      expect(yield* refusalOf(world.remove("supplier", admin, id))).toBe("409 still_referenced")
+    })
+  )
+
   it.effect("takes fields of any name", () =>
     Effect.gen(function* () {
       const names =
