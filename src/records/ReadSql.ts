@@ -72,7 +72,7 @@ export const getSql = (type: RecordType, caller: Caller, id: string): Statement 
       (plan) => `${rowAlias}.${plan.column}`,
       (value) => `$${values.push(value) + 1}`
     )
-    const list = type.projection(caller.roles).columns(tableRow(rowAlias))
+    const list = wholeList(type.projection(caller.roles))
     compiled = { sql: getText(type, list, undefined, oneRow(type, filter, "$1")), values }
     if (ofType.size >= maxCompiledGets) ofType.clear()
     ofType.set(key, compiled)
@@ -85,8 +85,21 @@ export const getSql = (type: RecordType, caller: Caller, id: string): Statement 
 /** The joins of what is included, and the select list with it. */
 export type Joining = (bind: Bind) => Joined
 
+const wholeLists = new WeakMap<Projection, string>()
+
+/** The select list of a record without `select` and `include`, made once. */
+const wholeList = (projection: Projection): string => {
+  const known = wholeLists.get(projection)
+  if (known !== undefined) return known
+  const fresh = projection.columns(tableRow(rowAlias))
+  wholeLists.set(projection, fresh)
+  return fresh
+}
+
 const selectList = (projection: Projection, shown: Shown, joined: Joined): string =>
-  [projection.columns(tableRow(rowAlias), shown.chosen, joined.instead), ...joined.members].join(", ")
+  shown.chosen === undefined && shown.included.length === 0
+    ? wholeList(projection)
+    : [projection.columns(tableRow(rowAlias), shown.chosen, joined.instead), ...joined.members].join(", ")
 
 /** Reads one live record as `select` and `include` ask for. */
 export const getShownSql = (
