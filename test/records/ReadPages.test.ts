@@ -320,7 +320,7 @@ layer(Live, { excludeTestServices: true })("history", (it) => {
       const entries = (here: World) =>
         Effect.map(
           here.sql(
-            "select action, outcome, actor, entity_id::text as entity, payload::text as payload, request_id from platform.audit_log where chain = $1 order by lane, seq",
+            "select action, outcome, actor, entity_id::text as entity, payload::text as payload, request_id from platform.audit_log where chain = $1 and action not like 'operator.%' order by lane, seq",
             [here.chain]
           ),
           (rows) => rows.map((row) => [row.action, row.outcome, row.entity, JSON.parse(String(row.payload))])
