@@ -1,5 +1,6 @@
 /**
- * Writes what is generated: the catalogue's parts of `docs/architecture/`, from a database that it starts and migrates.
+ * Writes what is generated: the catalogue's parts of `docs/architecture/`, from a database that it starts and migrates,
+ * and `docs/problems.md`, from the catalogue of problems.
  * `--check` writes nothing and fails where a file would change.
  */
 import * as Fs from "node:fs/promises"
@@ -7,11 +8,13 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
+import { problemsMarkdown } from "../src/domain/Problem.ts"
 import * as CatalogueDocs from "../src/postgres/CatalogueDocs.ts"
 import * as EmbeddedServer from "../src/postgres/EmbeddedServer.ts"
 import * as Migrations from "../src/postgres/Migrations.ts"
 
-const pages = Path.resolve(import.meta.dirname, "..", "docs", "architecture")
+const docs = Path.resolve(import.meta.dirname, "..", "docs")
+const pages = Path.join(docs, "architecture")
 const check = process.argv.includes("--check")
 
 /** The generated parts of a fresh database. */
@@ -44,6 +47,12 @@ const program = Effect.gen(function* () {
     if (after === before) continue
     stale.push(Path.join("docs", "architecture", name))
     if (!check) yield* Effect.promise(() => Fs.writeFile(file, after))
+  }
+  const problemsPage = Path.join(docs, "problems.md")
+  const written = yield* Effect.promise(() => Fs.readFile(problemsPage, "utf8").catch(() => ""))
+  if (written !== problemsMarkdown()) {
+    stale.push(Path.join("docs", "problems.md"))
+    if (!check) yield* Effect.promise(() => Fs.writeFile(problemsPage, problemsMarkdown()))
   }
   return stale
 })

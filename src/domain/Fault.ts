@@ -20,3 +20,39 @@ export const fault = (path: ReadonlyArray<PropertyKey>, code: string, detail: st
   code,
   detail
 })
+
+/** What the codes in `errors` of an answer mean, for docs/problems.md. */
+export const requestFaults = {
+  required: "The field has no value and must have one.",
+  type: "The value is of another JSON type than the field.",
+  format: "A text that is not of the field's form: a date, a time, a UUID, base64.",
+  enum: "Not one of the field's values.",
+  min: "Below the field's `min`.",
+  max: "Above the field's `max`.",
+  min_length: "Shorter than `minLength`: code points of a string, bytes of a bytes field.",
+  max_length: "Longer than `maxLength`.",
+  pattern: "Does not match the field's pattern.",
+  precision: "More digits before the point than the field holds.",
+  scale: "More digits after the point than the field holds; nothing is rounded.",
+  out_of_range: "Beyond what the field's type can hold, such as 64 bits.",
+  depth: "Nested deeper than 32.",
+  nul_character: "U+0000 cannot be stored.",
+  lone_surrogate: "Half of a surrogate pair is no character.",
+  invalid: "Breaks a rule that has no code of its own.",
+  unknown_field: "The record type has no such field.",
+  read_only: "A system column can be sent back as it is, and not be changed.",
+  unique: "Another live record has this value.",
+  reference_not_found: "There is no live record of this id that the caller may see.",
+  rule: "A validation rule of the definition does not hold; the detail is its message.",
+  rule_error: "A validation rule could not be judged on this record.",
+  field_not_readable: "The caller cannot read the field unmasked.",
+  field_not_writable: "The caller may not write the field.",
+  patch: "An operation is not of the form that RFC 6902 gives it.",
+  patch_path: "The path of a patch operation leads to nothing in the record.",
+  patch_test: "A patch operation `test` does not hold.",
+  malformed: "Not of the form that is asked for.",
+  malformed_query: "Not of the form that the grammar of queries asks for.",
+  unknown_operator: "There is no such operator, or not for the field's type.",
+  not_filterable: "The field is neither filterable nor indexed nor unique.",
+  query_too_large: "Beyond a limit of queries."
+} as const satisfies Record<string, string>

@@ -6,7 +6,7 @@
  * docs/problems.md is made of this catalogue.
  */
 import { Data } from "effect"
-import type { Fault } from "./Fault.ts"
+import { type Fault, requestFaults } from "./Fault.ts"
 
 interface Entry {
   readonly status: number
@@ -197,9 +197,6 @@ export const problems = {
 
 export type ProblemCode = keyof typeof problems
 
-/** Codes of the members of `errors`. */
-export type FaultCode = string
-
 export interface ProblemOptions {
   readonly detail?: string | undefined
   readonly errors?: ReadonlyArray<Fault> | undefined
@@ -259,5 +256,14 @@ export const problemsMarkdown = (): string =>
     ...Object.entries(problems).map(
       ([code, { doc, status, title }]) => `| ${status} | \`${code}\` | ${title} | ${doc} |`
     ),
+    "",
+    "## Members of `errors`",
+    "",
+    "`{pointer, code, detail}`: the pointer (RFC 6901) leads into the body, `/field`, or `/index/field` in bulk, or names a parameter of the query.",
+    "All faults of a request are told at once.",
+    "",
+    "| code | meaning |",
+    "| --- | --- |",
+    ...Object.entries(requestFaults).map(([code, doc]) => `| \`${code}\` | ${doc} |`),
     ""
   ].join("\n")
