@@ -9,7 +9,15 @@
  * can repeat a nonce. The master keys are the database's (`platform.cursor_keys()`), one for all replicas, and rotate: the
  * newest seals, all of them open (fine print 36).
  */
-import { createCipheriv, createDecipheriv, createHash, createHmac, randomBytes } from "node:crypto"
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  createSecretKey,
+  type KeyObject,
+  randomBytes
+} from "node:crypto"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Semaphore from "effect/Semaphore"
@@ -44,12 +52,14 @@ export type CursorKeys = ReadonlyArray<string | null>
 
 interface MasterKey {
   readonly id: Buffer
-  readonly value: Buffer
+  readonly value: KeyObject
 }
 
 const digest = (text: string): string => createHash("sha256").update(text).digest("base64url")
 const boundTo = ({ actor, query }: CursorScope): Buffer => Buffer.from(JSON.stringify([actor, query]))
-const derived = ({ value }: MasterKey, salt: Buffer): Buffer => createHmac("sha256", value).update(salt).digest()
+// as key objects: Node 24 takes 8 µs longer each time for a key that is a Buffer
+const derived = ({ value }: MasterKey, salt: Buffer): KeyObject =>
+  createSecretKey(createHmac("sha256", value).update(salt).digest())
 
 const seal = (master: MasterKey, scope: CursorScope, keys: CursorKeys, now: number): string => {
   const salt = randomBytes(saltLength)
@@ -127,7 +137,7 @@ export const makeCursors = Effect.gen(function* () {
     return (result?.rows ?? []).map(
       (row): MasterKey => ({
         id: createHash("sha256").update(String(row.name)).digest().subarray(0, keyIdLength),
-        value: Buffer.from(String(row.value), "hex")
+        value: createSecretKey(String(row.value), "hex")
       })
     )
   })
