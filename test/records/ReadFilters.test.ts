@@ -1,4 +1,4 @@
-/** Row filters as the API says them, alone: the policies of these tables admit everything. */
+/** Row filters by type, operator and attribute: said by policies and API, and by each of the two alone. */
 import { assert, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -6,7 +6,6 @@ import type { Attributes } from "../../src/domain/Identity.ts"
 import { GatewayTx } from "../../src/postgres/GatewayTx.ts"
 import { TenantTx } from "../../src/postgres/TenantTx.ts"
 import { ReadRecords } from "../../src/records/ReadRecords.ts"
-import { compile } from "../../src/records/RecordType.ts"
 import { withDatabase } from "../support/Database.ts"
 import { idAt, makeReadWorld, pageOf } from "./ReadWorld.ts"
 import { callerOf } from "./World.ts"
@@ -35,13 +34,17 @@ const rows = [
 const of = (field: string, op: string, attribute: Record<string, unknown>) => ({ field, op, ...attribute })
 const mine = { identity: "attributes.v" }
 
-/** A filter, the attribute of the caller, and the rows that remain. */
-const cases: ReadonlyArray<readonly [Record<string, unknown>, string | ReadonlyArray<string> | undefined, string]> = [
+/**
+ * A filter, the attribute of the caller, and the rows that remain; `wider` where Postgres takes more for a value of the
+ * type than we do, so that its policy alone would admit more.
+ */
+const cases: ReadonlyArray<
+  readonly [Record<string, unknown>, string | ReadonlyArray<string> | undefined, string, "wider"?]
+> = [
   [of("s", "eq", mine), "a", "0"],
   [of("s", "eq", mine), "a'b\\%", "3"],
   [of("s", "eq", mine), undefined, ""],
   [of("s", "eq", mine), ["a"], ""],
-  [of("s", "eq", mine), "a\u0000", ""],
   [of("s", "neq", mine), "a", "13"],
   [of("s", "neq", mine), undefined, ""],
   [of("s", "gt", mine), "a", "13"],
@@ -56,8 +59,8 @@ const cases: ReadonlyArray<readonly [Record<string, unknown>, string | ReadonlyA
   [of("s", "is_null", { value: false }), undefined, "013"],
   [of("i", "eq", mine), "3", "0"],
   [of("i", "eq", mine), "abc", ""],
-  [of("i", "eq", mine), " 3", ""],
-  [of("i", "eq", mine), "0x3", ""],
+  [of("i", "eq", mine), " 3", "", "wider"],
+  [of("i", "eq", mine), "0x3", "", "wider"],
   [of("i", "eq", mine), "3; drop table x", ""],
   [of("i", "neq", mine), "abc", ""],
   [of("i", "lte", mine), "5", "01"],
@@ -65,15 +68,15 @@ const cases: ReadonlyArray<readonly [Record<string, unknown>, string | ReadonlyA
   [of("i", "in", mine), ["5", "x", "9"], "13"],
   [of("n", "gte", mine), "3.4999", "03"],
   [of("n", "lt", mine), "3.5000001", "01"],
-  [of("n", "lt", mine), "NaN", ""],
-  [of("n", "lt", mine), "Infinity", ""],
+  [of("n", "lt", mine), "NaN", "", "wider"],
+  [of("n", "lt", mine), "Infinity", "", "wider"],
   [of("b", "eq", mine), "true", "03"],
-  [of("b", "eq", mine), "yes", ""],
+  [of("b", "eq", mine), "yes", "", "wider"],
   [of("b", "eq", { value: false }), undefined, "1"],
   [of("d", "lt", mine), "2026-02-01", "0"],
-  [of("d", "lt", mine), "tomorrow", ""],
+  [of("d", "lt", mine), "tomorrow", "", "wider"],
   [of("t", "gte", mine), "2026-02-01T01:00:00+01:00", "13"],
-  [of("t", "gte", mine), "now", ""],
+  [of("t", "gte", mine), "now", "", "wider"],
   [of("u", "eq", mine), idAt(2), "1"],
   [of("u", "eq", mine), "2", ""],
   [of("u", "in", mine), [idAt(1), "2", idAt(3)], "03"],
@@ -85,32 +88,37 @@ const cases: ReadonlyArray<readonly [Record<string, unknown>, string | ReadonlyA
 layer(Live, { excludeTestServices: true })("row filters", (it) => {
   it.effect("compare by the field's type, and admit nothing for what is no value of it", () =>
     Effect.gen(function* () {
-      const access = {
-        roles: [
-          { role: "r", operations: ["read", "history"] },
-          { role: "q", operations: ["read"] }
-        ]
+      const operations = ["read", "history"]
+      const extra: ReadonlyArray<readonly [string, Record<string, unknown>]> = [
+        ["several", of("i", "gte", { value: "5" })],
+        ["several", of("b", "eq", { value: true })],
+        ["five", of("i", "gte", { value: "5" })],
+        ["true", of("b", "eq", { value: true })],
+        ["born", of("s", "neq", { identity: "attributes.constructor" })]
+      ]
+      // a definition has at most 32 roles
+      const half = Math.ceil(cases.length / 2)
+      const definition = (object: string, from: number, more: typeof extra) => {
+        const filters = cases.slice(from, from + half).map(([filter], n) => [`r${from + n}`, filter] as const)
+        const rowFilters = [...filters, ...more].map(([role, filter]) => ({ role, filter }))
+        const roles = [...new Set([...rowFilters.map(({ role }) => role), "free"])].map((role) => ({
+          role,
+          operations
+        }))
+        return { object, fields, access: { roles, rowFilters } }
       }
-      const here = yield* makeReadWorld([{ object: "thing", fields, access }])
-      yield* here.put("thing", rows)
-      const { def } = here.type("thing")
-      const seen = (
-        filters: ReadonlyArray<readonly [string, Record<string, unknown>]>,
-        roles: ReadonlyArray<string>,
-        attributes: Attributes
-      ) =>
+      const here = yield* makeReadWorld([definition("one", 0, extra), definition("two", half, [])])
+      for (const object of ["one", "two"]) yield* here.put(object, rows)
+      const seen = (object: string, roles: ReadonlyArray<string>, attributes: Attributes) =>
         Effect.gen(function* () {
-          const rowFilters = filters.map(([role, filter]) => ({ role, filter }))
-          const spec = { ...def.spec, access: { ...def.spec.access, rowFilters } } as unknown as typeof def.spec
-          here.types.set(def.path, compile({ ...def, spec }))
           const caller = callerOf(roles)
           const who = { ...caller, identity: { ...caller.identity, actor: "dev/r", attributes } }
-          const page = pageOf(yield* here.list("thing", who, { sort: "k", count: "exact" }))
+          const page = pageOf(yield* here.list(object, who, { sort: "k", count: "exact" }))
           assert.strictEqual(page.count, page.items.length)
           // one at a time as well
           const found: Array<unknown> = []
           for (const { id, k } of rows) {
-            const status = yield* Effect.match(here.get("thing", who, id), {
+            const status = yield* Effect.match(here.get(object, who, id), {
               onSuccess: () => 200,
               onFailure: () => 404
             })
@@ -122,36 +130,35 @@ layer(Live, { excludeTestServices: true })("row filters", (it) => {
           )
           return found.join("")
         })
-      for (const [filter, attribute, wanted] of cases) {
-        const attributes = attribute === undefined ? {} : { v: attribute }
-        assert.strictEqual(yield* seen([["r", filter]], ["r"], attributes), wanted, JSON.stringify([filter, attribute]))
+      const all = (by: "both" | "policies" | "api") =>
+        Effect.gen(function* () {
+          for (const [n, [filter, attribute, wanted, wider]] of cases.entries()) {
+            const found = yield* seen(
+              n < half ? "one" : "two",
+              [`r${n}`],
+              attribute === undefined ? {} : { v: attribute }
+            )
+            if (wider === undefined || by !== "policies") {
+              assert.strictEqual(found, wanted, `${by}: ${JSON.stringify([filter, attribute])}`)
+            }
+          }
+          // filters of one role are ANDed, those of several roles are a union, a role without one sees everything
+          assert.strictEqual(yield* seen("one", ["several"], {}), "3")
+          assert.strictEqual(yield* seen("one", ["five", "true"], {}), "013")
+          assert.strictEqual(yield* seen("one", ["five", "free"], {}), "0123")
+          assert.strictEqual(yield* seen("one", ["five", "other"], {}), "13")
+          // names that objects have from birth are no attributes
+          assert.strictEqual(yield* seen("one", ["born"], {}), "")
+        })
+      yield* all("both")
+      const types = ["one", "two"].map((object) => here.type(object))
+      for (const type of types) here.types.set(type.path, { ...type, rowFilter: () => ({ _tag: "All" }) })
+      yield* all("policies")
+      for (const type of types) {
+        here.types.set(type.path, type)
+        yield* here.sql(`alter policy velocity_select on ${type.table} using (true)`)
       }
-      // filters of one role are ANDed, those of several roles are a union, a role without one sees everything
-      const two = [of("i", "gte", { value: "5" }), of("b", "eq", { value: true })]
-      assert.strictEqual(
-        yield* seen(
-          two.map((filter) => ["r", filter]),
-          ["r"],
-          {}
-        ),
-        "3"
-      )
-      const [first = {}, second = {}] = two
-      assert.strictEqual(
-        yield* seen(
-          [
-            ["r", first],
-            ["q", second]
-          ],
-          ["q", "r"],
-          {}
-        ),
-        "013"
-      )
-      assert.strictEqual(yield* seen([["r", first]], ["q", "r"], {}), "0123")
-      assert.strictEqual(yield* seen([["r", first]], ["other", "r"], {}), "13")
-      // names that objects have from birth are no attributes
-      assert.strictEqual(yield* seen([["r", of("s", "neq", { identity: "attributes.constructor" })]], ["r"], {}), "")
+      yield* all("api")
     })
   )
 

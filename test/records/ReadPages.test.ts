@@ -379,6 +379,9 @@ layer(Live, { excludeTestServices: true })("history", (it) => {
       assert.strictEqual(yield* stale(here.get("parent", admin, idAt(1))), parent)
       assert.strictEqual(yield* stale(here.list("parent", admin)), parent)
       assert.strictEqual(yield* stale(here.history("parent", admin, idAt(1))), parent)
+      // also where the planner knows that there is nothing
+      const nobody = { "filter[id][in]": idAt(1), "filter[deleted_at][is_null]": "false" }
+      assert.strictEqual(yield* stale(here.list("parent", admin, nobody)), parent)
       assert.strictEqual(yield* stale(here.list("child", admin)), "ok")
       assert.strictEqual(yield* stale(here.list("child", admin, { include: "p" })), parent)
       assert.strictEqual(yield* stale(here.get("child", admin, idAt(2), { include: "p" })), parent)
