@@ -233,7 +233,7 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
     type: RecordType,
     caller: Caller,
     request: WriteRequest,
-    body: string | undefined
+    body: () => string
   ): Effect.Effect<Prepared, Failing> => {
     const prepared = prepare(type, caller, "create", request, body)
     const failure = Result.isFailure(prepared) ? prepared.failure : lenientRefusal(prepared.success)
@@ -252,8 +252,7 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
 
   const json: BulkWrite["json"] = (type, caller, request) =>
     Effect.gen(function* () {
-      const hashed = request.headers.idempotencyKey === undefined ? undefined : stringify(request.body)
-      const prepared = yield* preparing(type, caller, request, hashed)
+      const prepared = yield* preparing(type, caller, request, () => stringify(request.body))
       const { body } = request
       if (!Array.isArray(body)) {
         return yield* problem("invalid", { errors: [fault([], "type", "an array of records")] })
@@ -277,7 +276,7 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
 
   const ndjson: BulkWrite["ndjson"] = (type, caller, request) =>
     Effect.gen(function* () {
-      const prepared = yield* preparing(type, caller, request, undefined)
+      const prepared = yield* preparing(type, caller, request, () => "")
       const now = yield* Clock.currentTimeMillis
       const hash =
         prepared.key === undefined

@@ -45,13 +45,13 @@ export interface Prepared {
   readonly end: End
 }
 
-/** Reads the headers of a write and judges what needs neither row nor body. */
+/** Reads the headers of a write and judges what needs neither row nor body. `body` is asked for its text only where a key is sent. */
 export const prepare = (
   type: RecordType,
   caller: Caller,
   operation: Operation,
   request: WriteRequest,
-  body: string | undefined
+  body: () => string
 ): Result.Result<Prepared, Problem> => {
   const { spec } = type.def
   if (!grants(type, operation, caller)) return Result.fail(problem("operation_not_granted"))
@@ -71,7 +71,7 @@ export const prepare = (
           key: key.success,
           method: request.method,
           path: request.target.split("?", 1)[0] ?? "",
-          hash: requestHash(request.method, request.target, request.contentType ?? "", body ?? "")
+          hash: requestHash(request.method, request.target, request.contentType ?? "", body())
         }
   return Result.succeed({
     type,

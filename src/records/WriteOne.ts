@@ -40,6 +40,8 @@ export type Write<Parts> = (
   request: WriteRequest & Parts
 ) => Effect.Effect<Answer, Failing>
 
+const noBody = () => ""
+
 const verdictAt = (results: ReadonlyArray<SqlResult>, index: number) => WriteSql.verdictOf(results[index]?.rows ?? [])
 
 /** The writes to one record. */
@@ -122,7 +124,7 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
 
   const create: Write<{ readonly body: ExactValue }> = (type, caller, request) =>
     Effect.suspend(() => {
-      const prepared = prepare(type, caller, "create", request, stringify(request.body))
+      const prepared = prepare(type, caller, "create", request, () => stringify(request.body))
       if (Result.isFailure(prepared)) return refused(type, caller, "create", undefined, request, prepared.failure)
       return audited(prepared.success, undefined, createOne(prepared.success, request.body))
     })
@@ -223,7 +225,7 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
     caller: Caller,
     operation: "update" | "delete" | "restore",
     request: WriteRequest & { readonly id: string },
-    body: string,
+    body: () => string,
     write: (prepared: Prepared) => Effect.Effect<Answer, Failing>
   ): Effect.Effect<Answer, Failing> =>
     Effect.suspend(() => {
@@ -237,14 +239,20 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
     })
 
   const put: Write<{ readonly id: string; readonly body: ExactValue }> = (type, caller, request) =>
-    writing(type, caller, "update", request, stringify(request.body), (prepared) =>
-      Effect.gen(function* () {
-        const { decoder, rules } = writeTypeOf(type)
-        const { system, values } = yield* Effect.fromResult(decoder.decode(request.body, "put", caller.roles))
-        return rules.any
-          ? yield* changeSeen(prepared, request.id, "update", () => Result.succeed(values), system)
-          : yield* change(prepared, request.id, 200, values, system)
-      })
+    writing(
+      type,
+      caller,
+      "update",
+      request,
+      () => stringify(request.body),
+      (prepared) =>
+        Effect.gen(function* () {
+          const { decoder, rules } = writeTypeOf(type)
+          const { system, values } = yield* Effect.fromResult(decoder.decode(request.body, "put", caller.roles))
+          return rules.any
+            ? yield* changeSeen(prepared, request.id, "update", () => Result.succeed(values), system)
+            : yield* change(prepared, request.id, 200, values, system)
+        })
     )
 
   const patch: Write<{
@@ -252,50 +260,56 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
     readonly body: ExactValue
     readonly format: "merge" | "json-patch"
   }> = (type, caller, request) =>
-    writing(type, caller, "update", request, stringify(request.body), (prepared) =>
-      Effect.gen(function* () {
-        const { decoder, fields, rules } = writeTypeOf(type)
-        const { body, id } = request
-        if (request.format === "json-patch") {
-          const compiled = yield* Effect.fromResult(compileJsonPatch(fields, caller.roles, body))
+    writing(
+      type,
+      caller,
+      "update",
+      request,
+      () => stringify(request.body),
+      (prepared) =>
+        Effect.gen(function* () {
+          const { decoder, fields, rules } = writeTypeOf(type)
+          const { body, id } = request
+          if (request.format === "json-patch") {
+            const compiled = yield* Effect.fromResult(compileJsonPatch(fields, caller.roles, body))
+            return yield* changeSeen(
+              prepared,
+              id,
+              "update",
+              (row) => Result.flatMap(compiled.apply(row), (values) => decoder.recheck(values, Object.keys(values))),
+              {}
+            )
+          }
+          if (!isExactObject(body)) {
+            return yield* problem("malformed_patch", { detail: "a merge patch of a record is a JSON object" })
+          }
+          const { system, values } = yield* Effect.fromResult(decoder.decode(body, "patch", caller.roles))
+          if (!reachesInto(fields, body)) {
+            return rules.any
+              ? yield* changeSeen(prepared, id, "update", () => Result.succeed(values), system)
+              : yield* change(prepared, id, 200, values, system)
+          }
+          const merged = (row: Values): Values =>
+            Object.fromEntries(
+              Object.keys(values).map((name) => [
+                name,
+                fields.get(name)?.type === "json"
+                  ? mergePatch(row[name] ?? null, values[name] ?? null)
+                  : (values[name] ?? null)
+              ])
+            )
           return yield* changeSeen(
             prepared,
             id,
             "update",
-            (row) => Result.flatMap(compiled.apply(row), (values) => decoder.recheck(values, Object.keys(values))),
-            {}
+            (row) => decoder.recheck(merged(row), Object.keys(values)),
+            system
           )
-        }
-        if (!isExactObject(body)) {
-          return yield* problem("malformed_patch", { detail: "a merge patch of a record is a JSON object" })
-        }
-        const { system, values } = yield* Effect.fromResult(decoder.decode(body, "patch", caller.roles))
-        if (!reachesInto(fields, body)) {
-          return rules.any
-            ? yield* changeSeen(prepared, id, "update", () => Result.succeed(values), system)
-            : yield* change(prepared, id, 200, values, system)
-        }
-        const merged = (row: Values): Values =>
-          Object.fromEntries(
-            Object.keys(values).map((name) => [
-              name,
-              fields.get(name)?.type === "json"
-                ? mergePatch(row[name] ?? null, values[name] ?? null)
-                : (values[name] ?? null)
-            ])
-          )
-        return yield* changeSeen(
-          prepared,
-          id,
-          "update",
-          (row) => decoder.recheck(merged(row), Object.keys(values)),
-          system
-        )
-      })
+        })
     )
 
   const remove: Write<{ readonly id: string }> = (type, caller, request) =>
-    writing(type, caller, "delete", request, "", (prepared) => {
+    writing(type, caller, "delete", request, noBody, (prepared) => {
       const status = prepared.prefer.answer === "representation" ? 200 : 204
       const referring = request.referring(type).filter(({ onDelete }) => onDelete !== "restrict")
       if (referring.length === 0) return change(prepared, request.id, status, {}, {})
@@ -327,7 +341,7 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
   }
 
   const restore: Write<{ readonly id: string }> = (type, caller, request) =>
-    writing(type, caller, "restore", request, "", (prepared) =>
+    writing(type, caller, "restore", request, noBody, (prepared) =>
       writeTypeOf(type).rules.any
         ? changeSeen(prepared, request.id, "restore", () => Result.succeed({}), {})
         : change(prepared, request.id, 200, {}, {})
