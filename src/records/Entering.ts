@@ -5,7 +5,10 @@ import type { Operation } from "../domain/Operation.ts"
 import type { ServedDefinition } from "../domain/ServedDefinition.ts"
 import type { Enter } from "../postgres/TenantTx.ts"
 
-/** Record roles never are Postgres roles; they travel in the context, which `platform.ctx()` reads (fine print 34). */
+/**
+ * Record roles never are Postgres roles; they travel in the context, which `platform.ctx()` reads (fine print 34). What a
+ * token says got in only as text that jsonb can hold (`access/JwtStrategy`).
+ */
 export const enterFor = (type: { readonly def: ServedDefinition }, caller: Caller, operation: Operation): Enter => ({
   role: rolesOf(type.def.pgSchema)[tierOf(operation)],
   ctx: JSON.stringify({
