@@ -94,10 +94,12 @@ export const makeFront = <E, R>(
     clearTimeout(exchange.timer)
     metrics.ended(exchange.route, response.status, performance.now() - exchange.started)
     const { origin } = request.headers
-    const headers: Record<string, string> = { ...always, ...response.headers, "x-request-id": exchange.requestId }
+    const headers: Record<string, string> = { ...always, "x-request-id": exchange.requestId }
+    const { "content-security-policy": policy, vary } = response.headers
+    if (policy !== undefined) headers["content-security-policy"] = policy
     if (origin !== undefined) {
       Object.assign(headers, cors.answer(origin))
-      headers.vary = headers.vary === undefined ? "Origin" : `${headers.vary}, Origin`
+      headers.vary = vary === undefined ? "Origin" : `${vary}, Origin`
     }
     if (options.draining()) Object.assign(headers, closing)
     return HttpServerResponse.setHeaders(response, headers)
