@@ -38,15 +38,12 @@ const maskedByDefault = new Set(["financial", "personal"])
 
 /**
  * How much of a field these roles see. `access.read` hides it from all others; a mask, or the sensitivity `financial` or
- * `personal` (which mean redact), covers it for all that `mask.unmaskedFor` does not name. Where neither a mask nor
- * `unmaskedFor` is given, `access.read` names those whom a sensitive field is meant for.
+ * `personal` (which means redact where no mask is given), covers it for all that `mask.unmaskedFor` does not name.
  */
 export const visibilityOf = (field: Field, roles: ReadonlyArray<string>): Visibility => {
   if (!meets(field.access?.read, roles)) return "hidden"
-  const sensitive = field.sensitivity !== undefined && maskedByDefault.has(field.sensitivity)
-  if (field.mask === undefined && !sensitive) return "clear"
-  const unmasked = field.mask?.unmaskedFor ?? (field.mask === undefined ? field.access?.read : undefined) ?? []
-  if (unmasked.some((role) => roles.includes(role))) return "clear"
+  const masked = field.mask !== undefined || maskedByDefault.has(field.sensitivity ?? "public")
+  if (!masked || field.mask?.unmaskedFor?.some((role) => roles.includes(role)) === true) return "clear"
   return field.mask?.strategy === "partial" ? "partial" : "hidden"
 }
 

@@ -7,7 +7,7 @@ import { compareDecimals, decimalText, scaleOf, wholeDigitsOf } from "./ExactJso
 import { type Fault, fault } from "./Fault.ts"
 import { decimalOf, type Field, type FieldType, systemColumns } from "./Field.ts"
 import { recordNameFaults } from "./Names.ts"
-import { patternFault } from "./Pattern.ts"
+import { compilePattern, patternFault } from "./Pattern.ts"
 import { pathOfDefinition, type RowCondition, type SchemaDefinitionSpec } from "./SchemaDefinition.ts"
 import { isUuid } from "./Uuid.ts"
 
@@ -170,7 +170,7 @@ const defaultFault = (field: Field): string | undefined => {
     if (
       field.pattern !== undefined &&
       patternFault(field.pattern) === undefined &&
-      !new RegExp(field.pattern, "us").test(text)
+      !compilePattern(field.pattern).test(text)
     ) {
       return "does not match the pattern"
     }

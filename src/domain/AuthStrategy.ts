@@ -3,6 +3,7 @@
  * of a domain's namespace by that domain alone.
  */
 import { Effect, Schema } from "effect"
+import { type Fault, fault } from "./Fault.ts"
 import { labelPattern } from "./Names.ts"
 
 /** Velocity's own namespace. */
@@ -37,7 +38,7 @@ const ClaimPath = Schema.String.check(
   })
 )
 
-/** A public key (RFC 7517). Private members are refused. */
+/** A public key (RFC 7517); `strategyFaults` refuses one with private members. */
 const Jwk = Schema.Record(Schema.String.check(Schema.isMaxLength(64)), Schema.Json)
 
 export const JwtSpec = Schema.Struct({
@@ -85,6 +86,33 @@ export const AuthStrategySpec = Schema.Struct({
   jwt: Schema.optionalKey(JwtSpec)
 })
 export type AuthStrategySpec = typeof AuthStrategySpec.Type
+
+/** Members of a JWK that only the holder of the private key, or of a shared secret, has (RFC 7518, section 6). */
+const privateMembers = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] as const
+
+/** What is wrong across the keys of a strategy's spec. */
+export const strategyFaults = ({ jwt, type }: AuthStrategySpec): ReadonlyArray<Fault> => {
+  if (type === "none") {
+    return jwt === undefined ? [] : [fault(["jwt"], "strategy", "only type jwt has jwt")]
+  }
+  if (jwt === undefined) return [fault(["jwt"], "strategy", "type jwt needs jwt")]
+  return [
+    ...((jwt.jwks === undefined) === (jwt.jwksUrl === undefined)
+      ? [fault(["jwt"], "strategy", "exactly one of jwksUrl and jwks")]
+      : []),
+    ...(jwt.jwks?.keys ?? []).flatMap((key, index) =>
+      privateMembers
+        .filter((member) => Object.hasOwn(key, member))
+        .map((member) =>
+          fault(
+            ["jwt", "jwks", "keys", index, member],
+            "private_key",
+            `${member} is part of a private key; take it out`
+          )
+        )
+    )
+  ]
+}
 
 /**
  * The id of a strategy, which begins every actor: its name in Velocity's own namespace, `{namespace}:{name}` in any other,

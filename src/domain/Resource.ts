@@ -4,18 +4,18 @@
  */
 import { Exit, Schema, SchemaIssue } from "effect"
 import { ApplicationSpec } from "./Application.ts"
-import { AuthStrategySpec, velocityNamespace } from "./AuthStrategy.ts"
+import { AuthStrategySpec, strategyFaults, velocityNamespace } from "./AuthStrategy.ts"
 import { DomainSpec } from "./Domain.ts"
-import { type Fault, fault } from "./Fault.ts"
+import { type Fault, fault, pointerOf } from "./Fault.ts"
 import { OrganisationSpec } from "./Organisation.ts"
-import { RoleBindingSpec } from "./RoleBinding.ts"
+import { bindingFaults, RoleBindingSpec } from "./RoleBinding.ts"
 import { SchemaDefinitionSpec } from "./SchemaDefinition.ts"
 
 export const apiVersion = "velocity.sh/v1"
 
 const LabelMap = Schema.Record(Schema.String.check(Schema.isMaxLength(317)), Schema.String)
 
-/** What we read of an object's metadata; what the API server adds beside it is passed over. */
+/** What we read of an object's metadata; what an API server adds beside it is passed over, anything else refused. */
 export const Metadata = Schema.Struct({
   name: Schema.String.check(
     Schema.isMinLength(1),
@@ -103,6 +103,31 @@ const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
 const envelopeKeys = new Set(["apiVersion", "kind", "metadata", "spec", "status"])
+/** What an API server keeps beside the metadata that we read (Kubernetes API reference, ObjectMeta). */
+const serverKeys = new Set([
+  "creationTimestamp",
+  "deletionGracePeriodSeconds",
+  "deletionTimestamp",
+  "finalizers",
+  "generateName",
+  "managedFields",
+  "ownerReferences",
+  "resourceVersion",
+  "selfLink"
+])
+
+const isKind = (value: unknown): value is Kind => typeof value === "string" && Object.hasOwn(specs, value)
+
+/** Rules across the keys of a resource; those of a SchemaDefinition are `Admission`'s, told as conditions. */
+const crossFaults = (resource: Resource): ReadonlyArray<Fault> => {
+  const found =
+    resource.kind === "AuthStrategy"
+      ? strategyFaults(resource.spec)
+      : resource.kind === "RoleBinding"
+        ? bindingFaults(resource.spec, resource.metadata.namespace)
+        : []
+  return found.map(({ code, detail, pointer }) => ({ pointer: pointerOf(["spec"]) + pointer, code, detail }))
+}
 
 export type DecodedResource = { readonly resource: Resource } | { readonly faults: ReadonlyArray<Fault> }
 
@@ -115,15 +140,15 @@ export const decodeResource = (value: unknown, namespace = velocityNamespace): D
   if (value.apiVersion !== apiVersion) {
     return { faults: [fault(["apiVersion"], "invalid", `apiVersion must be ${apiVersion}`), ...strangers] }
   }
-  if (typeof value.kind !== "string" || !(value.kind in specs)) {
+  if (!isKind(value.kind)) {
     return { faults: [fault(["kind"], "invalid", `kind must be one of ${kinds.join(", ")}`), ...strangers] }
   }
-  const kind = value.kind as Kind
+  const { kind } = value
   const given = isRecord(value.metadata) ? value.metadata : {}
-  // what an API server adds (managedFields, creationTimestamp, …) is not ours to judge
-  const { annotations, generation, labels, name, uid } = given
-  const known = { name, annotations, labels, uid, generation, namespace: given.namespace ?? namespace }
-  const present = Object.fromEntries(Object.entries(known).filter(([, item]) => item !== undefined))
+  const present = {
+    ...Object.fromEntries(Object.entries(given).filter(([key]) => !serverKeys.has(key))),
+    namespace: given.namespace ?? namespace
+  }
   const metadata = decodeStrictly(Metadata, present, ["metadata"])
   const spec = decodeStrictly(specs[kind] as Schema.ConstraintDecoder<unknown>, value.spec ?? {}, ["spec"])
   const faults = [
@@ -132,5 +157,7 @@ export const decodeResource = (value: unknown, namespace = velocityNamespace): D
     ...("faults" in spec ? spec.faults : [])
   ]
   if (faults.length > 0 || "faults" in metadata || "faults" in spec) return { faults }
-  return { resource: { kind, metadata: metadata.value, spec: spec.value } as unknown as Resource }
+  const resource = { kind, metadata: metadata.value, spec: spec.value } as unknown as Resource
+  const crossed = crossFaults(resource)
+  return crossed.length > 0 ? { faults: crossed } : { resource }
 }

@@ -3,6 +3,9 @@
  * may give roles that begin with `platform-`.
  */
 import { Schema } from "effect"
+import { isTimestamp } from "./Admission.ts"
+import { velocityNamespace } from "./AuthStrategy.ts"
+import { type Fault, fault } from "./Fault.ts"
 import { Label, RoleName, Version } from "./Field.ts"
 import { operations } from "./Operation.ts"
 
@@ -41,3 +44,29 @@ export const RoleBindingSpec = Schema.Struct({
   grantedBy: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(256)))
 })
 export type RoleBindingSpec = typeof RoleBindingSpec.Type
+
+/** What is wrong across the keys of a binding in `namespace`. */
+export const bindingFaults = (spec: RoleBindingSpec, namespace: string): ReadonlyArray<Fault> => {
+  const given = [spec.org, spec.app, spec.domain].filter((part) => part !== undefined).length
+  const ours = namespace === velocityNamespace
+  return [
+    ...(given === 1 || given === 2 ? [fault([], "binding", "org, app and domain are given together")] : []),
+    ...(given === 0 && !ours
+      ? [fault([], "binding", `only a binding in ${velocityNamespace} may leave out org, app and domain`)]
+      : []),
+    ...spec.roles.flatMap((role, index) =>
+      role.startsWith("platform-") && !(ours && given === 0)
+        ? [
+            fault(
+              ["roles", index],
+              "reserved_name",
+              `a role that begins with platform- is given by a binding in ${velocityNamespace} without org, app and domain`
+            )
+          ]
+        : []
+    ),
+    ...(spec.expiresAt !== undefined && !isTimestamp(spec.expiresAt)
+      ? [fault(["expiresAt"], "binding", "there is no such time")]
+      : [])
+  ]
+}

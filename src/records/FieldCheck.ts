@@ -5,7 +5,6 @@
  * Nothing is coerced and nothing is rounded. What passes here passes the column's type and its CHECKs too; those stay the
  * last line.
  */
-import { RE2JS } from "@bufbuild/re2"
 import { isBase64, isDate, isTime, isTimestamp } from "../domain/Admission.ts"
 import {
   compareDecimals,
@@ -20,6 +19,7 @@ import {
 } from "../domain/ExactJson.ts"
 import { type Fault, fault } from "../domain/Fault.ts"
 import { decimalOf, type Field } from "../domain/Field.ts"
+import { compilePattern } from "../domain/Pattern.ts"
 import { isUuid } from "../domain/Uuid.ts"
 
 /** The value as it is sent, or what is wrong with it. */
@@ -82,20 +82,8 @@ const lengthFaults = (
     : none
 }
 
-/**
- * The pattern in linear time whatever the text (RE2), where JavaScript's own engine can take exponential time. Undefined
- * for the few patterns that RE2 refuses for their size: the table's CHECK then judges alone.
- */
-const matcherOf = (pattern: string): RE2JS | undefined => {
-  try {
-    return RE2JS.compile(pattern, RE2JS.DOTALL)
-  } catch {
-    return undefined
-  }
-}
-
 const stringCheck = (field: Field): FieldCheck => {
-  const matcher = field.pattern === undefined ? undefined : matcherOf(field.pattern)
+  const matcher = field.pattern === undefined ? undefined : compilePattern(field.pattern)
   return (value, at) => {
     if (typeof value !== "string") return wrongType(at, "a string")
     const unfit = textFault(value, at)

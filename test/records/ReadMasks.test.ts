@@ -89,7 +89,7 @@ const hiddenFields = (prefix: string, base: number): ReadonlyArray<Hidden> => {
 const sees = ({ mask, read, sensitivity }: Hidden, roles: ReadonlyArray<string>): "clear" | "partial" | "hidden" => {
   const has = (list: ReadonlyArray<string>) => list.some((role) => roles.includes(role))
   if (read !== undefined && !has(read)) return "hidden"
-  if (mask === undefined) return sensitivity !== "personal" || has(read ?? []) ? "clear" : "hidden"
+  if (mask === undefined) return sensitivity === "personal" ? "hidden" : "clear"
   if ("unmaskedFor" in mask && has(mask.unmaskedFor)) return "clear"
   return mask.strategy === "partial" ? "partial" : "hidden"
 }
