@@ -31,7 +31,7 @@ const chunksEnd = Buffer.from("0\r\n\r\n")
 const answerLength = (buffer: Buffer): number | undefined => {
   const end = buffer.indexOf(headEnd)
   if (end < 0) return undefined
-  const head = buffer.latin1Slice(0, end).toLowerCase()
+  const head = buffer.toString("latin1", 0, end).toLowerCase()
   const at = head.indexOf("content-length:")
   if (at >= 0) {
     const total = end + 4 + Number.parseInt(head.slice(at + 15), 10)
@@ -78,7 +78,7 @@ export const httpLoad = (load: HttpLoad): Promise<HttpLoadResult> =>
         const length = answerLength(pending)
         if (length === undefined) return
         const now = performance.now()
-        const status = Number.parseInt(pending.latin1Slice(9, 12), 10)
+        const status = Number.parseInt(pending.toString("latin1", 9, 12), 10)
         statuses.set(status, (statuses.get(status) ?? 0) + 1)
         latencies.push(now - sentAt)
         pending = pending.subarray(length)
