@@ -72,7 +72,7 @@ const lockReferring = (
   where t.${quoteName(field.name)} = any ($1::uuid[]) and t.deleted_at is null${filter === undefined ? "" : ` and (${filter})`}
     and ${gateSql(def, operation)}
   order by t.id limit ${left + 1} for ${operation === "delete" ? "update" : "no key update"})
-select coalesce(array_agg(o.id::text), '{}') as ids${state} from old o`,
+select coalesce(array_agg(o.id::text), '{}') as ids${state}, ${gateSql(def, operation)} as entered from old o`,
     params
   }
 }

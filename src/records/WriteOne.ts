@@ -180,9 +180,9 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
       if (key !== undefined) yield* tx.query(Idempotency.beginSql(key))
       const locked = yield* tx.query(WriteSql.lockSql(shape, operation, id))
       const [row] = locked.rows
-      if (row === undefined) return yield* problem("not_found")
+      if (typeof row?.version !== "number") return yield* problem("not_found")
       const versions = versionsOf(prepared.ifMatch)
-      if (versions !== undefined && !versions.includes(Number(row.version))) return yield* problem("stale")
+      if (versions !== undefined && !versions.includes(row.version)) return yield* problem("stale")
       if (operation === "restore" && row.live === true) return yield* problem("not_deleted")
       const old = parse(String(row.state), { maxDepth: 64 }) as Values
       const values = yield* Effect.fromResult(next(old))
@@ -324,9 +324,9 @@ export const makeOne = ({ newId, outcomes, tenant }: WriteParts) => {
       if (key !== undefined) yield* tx.query(Idempotency.beginSql(key))
       const locked = yield* tx.query(WriteSql.lockSql(shape, "delete", id))
       const [row] = locked.rows
-      if (row === undefined) return yield* problem("not_found")
+      if (typeof row?.version !== "number") return yield* problem("not_found")
       const versions = versionsOf(prepared.ifMatch)
-      if (versions !== undefined && !versions.includes(Number(row.version))) return yield* problem("stale")
+      if (versions !== undefined && !versions.includes(row.version)) return yield* problem("stale")
       const others = yield* removeReferring(tx, { type, caller, request, id })
       const statement = WriteSql.changeSql(shape, changeOf("delete", id, {}, {}, undefined), factsOf(prepared, event))
       const results = yield* tx.finish([

@@ -87,7 +87,7 @@ export interface Verdict {
 /** Reads the one row that such a statement answers. */
 export const verdictOf = (rows: ReadonlyArray<Readonly<Record<string, unknown>>>): Verdict => {
   const [row] = rows
-  if (row === undefined) {
+  if (row === undefined || row.missing === true) {
     return {
       missing: true,
       stale: false,
@@ -270,9 +270,16 @@ const oldSql = (shape: WriteShape, operation: Operation, bind: BindCaller): stri
   const wanted = operation === "restore" ? "" : " and t.deleted_at is null"
   return `old as materialized (
   select t.* from ${tableOf(shape.def)} t
-  where t.id = $1::uuid${wanted}${filter === undefined ? "" : ` and (${filter})`} and ${gateSql(shape.def, operation)}
+  where t.id = $1::uuid${wanted}${filter === undefined ? "" : ` and (${filter})`}
   for ${operation === "update" ? "no key update" : "update"})`
 }
+
+/**
+ * The gate as a row of its own, for a statement that may find nothing: a condition that the planner knows to be false (an
+ * attribute that the caller does not have) would take a gate beside it along.
+ */
+const entered = (def: ServedDefinition, operation: Operation): string =>
+  `(select ${gateSql(def, operation)} as entered)`
 
 /** Changes one record: its fields, or whether it is deleted. */
 export const changeSql = (shape: WriteShape, change: Change, facts: EventFacts): Statement => {
@@ -313,8 +320,9 @@ new as (
   where t.id = x.id and not c.stale and not c.live and c.read_only = '{}' and c.dangling = '{}' and not c.outside
   returning t.*),
 ${eventSql(def, operation, updates ? changedFields(fields) : "array['deleted_at']", "$2::uuid", "$3::text", "$4::text", "new n, old o")}
-select v.stale, v.live, v.read_only, v.dangling, v.outside, n.version, ${bodyOf(shape, bind)} as body
-from verdict v left join new n on true`
+select v.before is null as missing, v.stale, v.live, v.read_only, v.dangling, v.outside, n.version, ${bodyOf(shape, bind)} as body,
+  g.entered
+from ${entered(def, operation)} g left join verdict v on true left join new n on true`
   }
   return shape.statement(
     `${operation} ${system.join()}`,
@@ -338,8 +346,8 @@ export const lockSql = (shape: WriteShape, operation: Change["operation"], id: s
     [id],
     (bind) => `with ${oldSql(shape, operation, bind)}
 select o.version, o.deleted_at is null as live,
-  (select row_to_json(_s.*)::text from (select ${stateColumns(shape.def.spec.fields, "o")}) _s) as state
-from old o`
+  (select row_to_json(_s.*)::text from (select ${stateColumns(shape.def.spec.fields, "o")}) _s) as state, g.entered
+from ${entered(shape.def, operation)} g left join old o on true`
   )
 
 /** Reads one record as the caller sees it. */

@@ -254,6 +254,35 @@ layer(withDatabase(Live), { excludeTestServices: true })("What a write costs and
     })
   )
 
+  it.effect("asks for it also where its filter admits nothing any more", () =>
+    Effect.gen(function* () {
+      const roles = [
+        { role: "admin", operations: ["create", "read", "update", "delete", "restore"] },
+        { role: "store", operations: ["create", "read", "update", "delete", "restore"] }
+      ]
+      const filter = { field: "name", op: "eq", identity: "attributes.store_id" }
+      const world = yield* makeWorld(
+        [{ ...things[0], object: "own", access: { roles, rowFilters: [{ role: "store", filter }] } } as never],
+        "planned"
+      )
+      const id = idOf(yield* world.create("own", admin, { name: "a" }))
+      const lost = callerOf(["store"])
+      expect(yield* refusalOf(world.patch("own", lost, id, { name: "b" }))).toBe("404 not_found")
+      yield* world.sql(
+        "update platform.schema_defs set generation = nextval('platform.generation_seq') where path = $1",
+        [`${world.chain}/own/v1`]
+      )
+      for (const write of [
+        world.patch("own", lost, id, { name: "b" }),
+        world.patch("own", lost, id, { info: { a: 1 } }),
+        world.remove("own", lost, id),
+        world.restore("own", lost, id)
+      ]) {
+        expect(yield* refusalOf(write)).toBe("StaleDefinition")
+      }
+    })
+  )
+
   it.effect("enters a lost commit as unknown, and settles it by what is there", () =>
     Effect.gen(function* () {
       const world = yield* makeWorld(things, "unknown")
