@@ -5,41 +5,31 @@
  * in one network write, the answer as Postgres made it. A read that a definition wants audited leaves its entry in the
  * same transaction, and without it there is no answer.
  */
-import { randomUUID } from "node:crypto"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { ExactValue } from "../domain/ExactJson.ts"
-import { fault } from "../domain/Fault.ts"
 import type { Caller } from "../domain/Identity.ts"
 import type { Operation } from "../domain/Operation.ts"
 import { Problem, problem } from "../domain/Problem.ts"
-import { fromBody, fromParams, type ParsedQuery, type Query } from "../domain/Query.ts"
+import { fromBody, fromParams, type Query } from "../domain/Query.ts"
 import { isUuid } from "../domain/Uuid.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { SqlResult, Statement } from "../postgres/Statement.ts"
 import { TenantTx } from "../postgres/TenantTx.ts"
+import { countIn, countOf } from "./Counting.ts"
 import { type CursorBox, type CursorKeys, type CursorScope, makeCursors } from "./Cursor.ts"
 import { enterFor } from "./Entering.ts"
 import { failureOf, StaleDefinition } from "./Failures.ts"
-import {
-  allIncluded,
-  type Included,
-  IncludeSql,
-  resolveShown,
-  type Shown,
-  type Surroundings,
-  shownIdentity
-} from "./Include.ts"
+import { allIncluded, resolveShown, type Shown, type Surroundings, shownIdentity } from "./Include.ts"
+import { Joins, scopeOf } from "./Joins.ts"
 import type { Bind } from "./Parameters.ts"
 import { tagOf } from "./Projection.ts"
-import { afterSql, fieldsIdentity, type Origin, orderOf, pageIdentity, QueryFaults, whereSql } from "./QuerySql.ts"
+import { afterSql, type Origin, orderOf, QueryFaults, whereSql } from "./QuerySql.ts"
+import { isNamed, nextLink, type Params, refused, staleOf, strangers, ungranted } from "./ReadRequest.ts"
 import * as ReadSql from "./ReadSql.ts"
 import type { RecordType } from "./RecordType.ts"
 import type { Answer } from "./WriteRecords.ts"
-
-/** The parameters of a URL; one that is repeated is an array. */
-export type Params = Readonly<Record<string, string | ReadonlyArray<string>>>
 
 type Failing = Problem | StaleDefinition
 type Read<Parts> = (type: RecordType, caller: Caller, request: Parts) => Effect.Effect<Answer, Failing>
@@ -70,50 +60,6 @@ export class ReadRecords extends Context.Service<
   )
 }
 
-const refused = (parsed: ParsedQuery): Query | Problem =>
-  "query" in parsed ? parsed.query : problem(parsed.code, { errors: parsed.faults })
-
-/** Parameters that a call does not take. */
-const strangers = (params: Params, known: ReadonlyArray<string>): Problem | undefined => {
-  const errors = Object.keys(params)
-    .filter((name) => !known.includes(name))
-    .map((name) => fault([name], "malformed_query", `there is no parameter ${name} here`))
-  return errors.length === 0 ? undefined : problem("malformed_query", { errors })
-}
-
-/** The refusal of a caller none of whose roles grants an operation. */
-const ungranted = (type: RecordType, operation: Operation, caller: Caller): Problem | undefined =>
-  type.rowFilter(operation, caller.roles)._tag === "None"
-    ? problem("operation_not_granted", {
-        detail: `none of your roles in this domain grants ${operation} on ${type.def.spec.object}`
-      })
-    : undefined
-
-/** Whether `If-None-Match` names this tag (RFC 9110, 13.1.2: compared weakly). */
-const isNamed = (header: string | undefined, etag: string): boolean =>
-  header !== undefined &&
-  (header.trim() === "*" ||
-    header.split(",").some((one) => {
-      const tag = one.trim()
-      return (tag.startsWith("W/") ? tag.slice(2) : tag) === etag
-    }))
-
-/** The same URL with another cursor (RFC 8288). */
-const nextLink = (target: string, cursor: string): string => {
-  const [path = "", query = ""] = target.split("?", 2)
-  const params = new URLSearchParams(query)
-  params.set("cursor", cursor)
-  return `<${path}?${params}>; rel="next"`
-}
-
-/** Which of the record types of a request the database knows otherwise: the gate's message names it by its number. */
-const staleOf = (failure: DatabaseFailure, types: ReadonlyArray<RecordType>): RecordType | undefined => {
-  const { reason } = failure
-  if (reason._tag !== "Platform" || reason.code !== "VL010") return undefined
-  const id = /^definition (\d+) /u.exec(reason.message)?.[1]
-  return types.find((type) => String(type.def.id) === id)
-}
-
 /** Everything that is known of a page before it is asked for. */
 interface Page {
   readonly type: RecordType
@@ -125,47 +71,6 @@ interface Page {
   readonly scope: CursorScope
   readonly keys: CursorKeys | undefined
 }
-
-/** Joins for a request, and the cursors that its answer leaves to be sealed. */
-class Joins {
-  /** Nobody can have stored this text before the request was made. */
-  private readonly marker = randomUUID()
-  private readonly nodes: ReadonlyArray<Included>
-  private readonly caller: Caller
-  private readonly shown: Shown
-
-  constructor(caller: Caller, shown: Shown) {
-    this.caller = caller
-    this.shown = shown
-    this.nodes = allIncluded(shown.included)
-  }
-
-  readonly joining = (bind: Bind) => {
-    let place: string | undefined
-    const marker = () => (place ??= bind(this.marker))
-    const numbers = new Map(this.nodes.map((node, index) => [node, index]))
-    return new IncludeSql(this.caller, bind, marker, numbers).join(this.shown.included, ReadSql.rowAlias)
-  }
-
-  /** Puts cursors in the places of the marks that to-many includes left. */
-  sealed(body: string, box: CursorBox): string {
-    if (!this.nodes.some((node) => node.many)) return body
-    return body.replaceAll(
-      new RegExp(`${this.marker}/(\\d+)/([0-9a-f-]+)/([0-9a-f-]+)/`, "g"),
-      (_, index, parent, last) => {
-        const node = this.nodes[Number(index)] as Included
-        const query = { where: { field: node.ref.name, op: "eq", value: parent }, sort: [] } as const
-        return box.seal(scopeOf(node.type, this.caller, query), [last])
-      }
-    )
-  }
-}
-
-const scopeOf = (type: RecordType, caller: Caller, query: Pick<Query, "deleted" | "sort" | "where">): CursorScope => ({
-  actor: caller.identity.actor,
-  query: pageIdentity(type, query),
-  fields: fieldsIdentity(type, query)
-})
 
 const make = Effect.gen(function* () {
   const tenant = yield* TenantTx
@@ -351,23 +256,3 @@ const make = Effect.gen(function* () {
 
   return ReadRecords.of({ get, list, query, history })
 })
-
-/** An estimate where the caller may be told one; else what can be counted. */
-const countOf = (type: RecordType, caller: Caller, rows: ReadSql.Rows, count: "exact" | "estimated"): Statement => {
-  if (count === "exact") return ReadSql.countSql(type, caller, rows)
-  return type.rowFilter("read", caller.roles)._tag === "All"
-    ? ReadSql.estimateSql(type, caller, rows)
-    : ReadSql.boundedCountSql(type, caller, rows)
-}
-
-/** The count in an answer, as JSON. */
-const countIn = (result: SqlResult | undefined): string => {
-  const [row] = result?.rows ?? []
-  if (row === undefined) return "null"
-  if ("count" in row) return row.count === null ? "null" : String(row.count)
-  const [told] = Object.values(row)
-  const [plan] = (typeof told === "string" ? JSON.parse(told) : told) as ReadonlyArray<{
-    readonly Plan: { readonly "Plan Rows": number }
-  }>
-  return String(Math.round(plan?.Plan["Plan Rows"] ?? 0))
-}
