@@ -1,0 +1,93 @@
+/** A strategy's mirror row. It is compiled first as the API will compile it, so that what is Ready can be used. */
+import { Effect, Result } from "effect"
+import { compileJwt } from "../access/JwtStrategy.ts"
+import { defaultTimings } from "../access/KeySet.ts"
+import { type AuthStrategySpec, strategyId } from "../domain/AuthStrategy.ts"
+import * as AuditChain from "../postgres/AuditChain.ts"
+import type { Tx } from "../postgres/OperatorSql.ts"
+import { statement } from "../postgres/Statement.ts"
+import { actorOf, type Origin, originParams } from "../provisioning/Origin.ts"
+import { specHash } from "../provisioning/SpecHash.ts"
+import { ready, stalled } from "./Conditions.ts"
+import { concluded, type Reconciler } from "./Reconciler.ts"
+
+/** The id that `velocity dev` writes itself. */
+export const developmentStrategy = "development"
+
+const faultOf = (id: string, spec: AuthStrategySpec): string | undefined => {
+  if (id === developmentStrategy) return `/metadata/name: ${developmentStrategy} is the development issuer's`
+  if (spec.type === "none") return spec.jwt === undefined ? undefined : "/spec/jwt: a strategy of type none has none"
+  if (spec.jwt === undefined) return "/spec/jwt: a strategy of type jwt needs it"
+  const compiled = compileJwt(id, spec.jwt, defaultTimings)
+  return Result.isFailure(compiled) ? `/spec/jwt: ${compiled.failure}` : undefined
+}
+
+/** Whether a strategy's row says this already. */
+export const isStrategyCurrent = (tx: Tx, id: string, spec: AuthStrategySpec) =>
+  Effect.map(
+    tx.query(statement("select spec_hash from platform.auth_strategies where id = $1", [id])),
+    ({ rows }) => rows[0]?.spec_hash === specHash(spec)
+  )
+
+/** Writes a strategy's row with its entry and notification. */
+export const writeStrategy = Effect.fnUntraced(function* (tx: Tx, id: string, spec: AuthStrategySpec, origin: Origin) {
+  yield* tx.query(
+    statement(
+      `insert into platform.auth_strategies (id, spec, spec_hash, source, namespace, name, uid, resource_generation)
+       values ($1, $2::jsonb, $3, $4, $5, $6, $7, $8)
+       on conflict (id) do update set spec = excluded.spec, spec_hash = excluded.spec_hash, source = excluded.source,
+         namespace = excluded.namespace, name = excluded.name, uid = excluded.uid, resource_generation = excluded.resource_generation,
+         generation = nextval('platform.generation_seq'), updated_at = now()`,
+      [id, JSON.stringify(spec), specHash(spec), ...originParams(origin)]
+    )
+  )
+  yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`strategy:${id}`]))
+  yield* AuditChain.insert(tx, {
+    chain: "platform",
+    actor: actorOf(origin),
+    action: "operator.strategy.apply",
+    outcome: "ok",
+    payload: { strategy: id, specHash: specHash(spec) }
+  })
+})
+
+export const authStrategyReconciler: Reconciler<"AuthStrategy"> = {
+  kind: "AuthStrategy",
+  reconcile: (world, resource) =>
+    Effect.gen(function* () {
+      const { metadata, spec } = resource
+      const id = strategyId(metadata.namespace, metadata.name)
+      const fault = faultOf(id, spec)
+      if (fault !== undefined) return concluded(stalled("Invalid", fault))
+      const origin = world.originOf(resource)
+      const isDone = yield* world.fence.read((tx) => isStrategyCurrent(tx, id, spec))
+      if (!isDone) yield* world.fence.transaction((tx) => writeStrategy(tx, id, spec, origin))
+      return concluded(ready(`actors are ${id}/{subject}`), { id }, !isDone)
+    }),
+  remove: (world, { name, namespace }) =>
+    Effect.gen(function* () {
+      const id = strategyId(namespace, name)
+      const { source } = world.fence
+      yield* world.fence.transaction((tx) =>
+        Effect.gen(function* () {
+          const { rowCount } = yield* tx.query(
+            statement(
+              "delete from platform.auth_strategies where id = $1 and source = $2 and namespace = $3 and name = $4",
+              [id, source, namespace, name]
+            )
+          )
+          if (rowCount === 0) return
+          yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`strategy:${id}`]))
+          yield* AuditChain.insert(tx, {
+            chain: "platform",
+            actor: actorOf({ source, namespace, name }),
+            action: "operator.strategy.remove",
+            outcome: "ok",
+            payload: { strategy: id }
+          })
+        })
+      )
+      return undefined
+    }),
+  dependents: (world) => world.resources("Domain")
+}

@@ -1,0 +1,98 @@
+/**
+ * What is said of a resource: conditions as kstatus reads them (Ready, Reconciling, Stalled), and Provisioned where there
+ * is something in Postgres to provision. Pure.
+ */
+import type { Condition } from "../domain/Resource.ts"
+
+/** How a reconciliation ended. */
+export type Verdict =
+  /** All is as wanted. */
+  | { readonly _tag: "Ready"; readonly reason: string; readonly message: string }
+  /** Something else must come first; whoever brings it wakes this one. */
+  | { readonly _tag: "Waiting"; readonly reason: string; readonly message: string; readonly provisioned?: boolean }
+  /** It cannot be done until the resource is changed. */
+  | { readonly _tag: "Stalled"; readonly reason: string; readonly message: string }
+
+export const ready = (message: string, reason = "Reconciled"): Verdict => ({ _tag: "Ready", reason, message })
+export const waiting = (reason: string, message: string, provisioned = false): Verdict => ({
+  _tag: "Waiting",
+  reason,
+  message,
+  provisioned
+})
+export const stalled = (reason: string, message: string): Verdict => ({ _tag: "Stalled", reason, message })
+
+/** Longer messages are cut: a status is read by people. */
+const maxMessage = 4_000
+
+type Said = Omit<Condition, "lastTransitionTime" | "observedGeneration">
+
+const said = (type: Condition["type"], status: Condition["status"], reason: string, message: string): Said => ({
+  type,
+  status,
+  reason,
+  message: message.length > maxMessage ? `${message.slice(0, maxMessage)}…` : message
+})
+
+const saidOf = (verdict: Verdict, isProvisioned: boolean): ReadonlyArray<Said> => {
+  const { message, reason } = verdict
+  const provisioned = (status: Condition["status"]) =>
+    isProvisioned ? [said("Provisioned", status, reason, message)] : []
+  switch (verdict._tag) {
+    case "Ready":
+      return [
+        said("Ready", "True", reason, message),
+        ...provisioned("True"),
+        said("Reconciling", "False", reason, ""),
+        said("Stalled", "False", reason, "")
+      ]
+    case "Waiting":
+      return [
+        said("Ready", "False", reason, message),
+        ...provisioned(verdict.provisioned === true ? "True" : "False"),
+        said("Reconciling", "True", reason, message),
+        said("Stalled", "False", reason, "")
+      ]
+    case "Stalled":
+      return [
+        said("Ready", "False", reason, message),
+        ...provisioned("False"),
+        said("Reconciling", "False", reason, ""),
+        said("Stalled", "True", reason, message)
+      ]
+  }
+}
+
+/** The conditions after a verdict; a condition whose status did not change keeps the time of its transition. */
+export const conditionsOf = (
+  verdict: Verdict,
+  options: {
+    readonly provisioned: boolean
+    readonly generation: number
+    readonly now: string
+    readonly before: ReadonlyArray<Condition>
+  }
+): ReadonlyArray<Condition> =>
+  saidOf(verdict, options.provisioned).map((condition) => {
+    const was = options.before.find((one) => one.type === condition.type)
+    return {
+      ...condition,
+      observedGeneration: options.generation,
+      lastTransitionTime: was !== undefined && was.status === condition.status ? was.lastTransitionTime : options.now
+    }
+  })
+
+/** The conditions of a resource whose manifest went bad: what was ready stays so, and it is stalled. */
+export const spoiled = (before: ReadonlyArray<Condition>, message: string, now: string): ReadonlyArray<Condition> => {
+  const stall: Said = said("Stalled", "True", "ManifestInvalid", message)
+  const others =
+    before.length > 0
+      ? before.filter((one) => one.type !== "Stalled")
+      : [{ ...said("Ready", "False", "ManifestInvalid", message), lastTransitionTime: now }]
+  const was = before.find((one) => one.type === "Stalled")
+  return [...others, { ...stall, lastTransitionTime: was?.status === "True" ? was.lastTransitionTime : now }]
+}
+
+/** Whether a condition is True. */
+export const holds = (conditions: ReadonlyArray<Condition>, type: Condition["type"]): boolean =>
+  conditions.some((one) => one.type === type && one.status === "True")

@@ -1,0 +1,250 @@
+/**
+ * The controller: readings of a source come in, keys go through the queue to their reconcilers, verdicts come out as
+ * statuses, and whoever depends on what changed is woken.
+ *
+ * Level-based: a reconciler is given the resource as it is now, not what happened to it. One key is worked on at a time;
+ * what a no-op costs is one read.
+ */
+import { Cause, Clock, Deferred, Duration, Effect, PubSub, Schedule, type Scope, Semaphore, Stream } from "effect"
+import { identityOf, type Kind, kinds, type Resource, type ResourceOf } from "../domain/Resource.ts"
+import { applicationReconciler } from "./ApplicationReconciler.ts"
+import { authStrategyReconciler } from "./AuthStrategyReconciler.ts"
+import { holds } from "./Conditions.ts"
+import * as ControllerMetrics from "./ControllerMetrics.ts"
+import { domainReconciler } from "./DomainReconciler.ts"
+import { Fence, Superseded } from "./Fence.ts"
+import type { Reading, Source } from "./FolderSource.ts"
+import type { ManifestProblem } from "./Manifests.ts"
+import { OperatorStatus, type StatusChange } from "./OperatorStatus.ts"
+import { organisationReconciler } from "./OrganisationReconciler.ts"
+import type { Failures, Reconciler, World } from "./Reconciler.ts"
+import { ResourceStatuses } from "./ResourceStatus.ts"
+import { roleBindingReconciler } from "./RoleBindingReconciler.ts"
+import { schemaDefinitionReconciler } from "./SchemaDefinitionReconciler.ts"
+import * as WorkQueue from "./WorkQueue.ts"
+
+/** Any of them, seen as one that takes any resource; a key's kind decides which. */
+const reconcilers = Object.fromEntries(
+  [
+    organisationReconciler,
+    authStrategyReconciler,
+    applicationReconciler,
+    domainReconciler,
+    schemaDefinitionReconciler,
+    roleBindingReconciler
+  ].map((one) => [one.kind, one])
+) as unknown as Readonly<Record<string, Reconciler<Kind> | undefined>>
+
+/** Parents before children, so that a first run waits little. */
+const order: ReadonlyArray<Kind> = [
+  "Organisation",
+  "AuthStrategy",
+  "Application",
+  "Domain",
+  "SchemaDefinition",
+  "RoleBinding"
+]
+
+/** How often everything is looked at again without a reason. */
+const resync = Duration.minutes(10)
+
+const kindOf = (identity: string): string => identity.split("/")[0] ?? ""
+
+const rank = (identity: string): number => order.indexOf(kindOf(identity) as Kind)
+
+export interface ControllerOptions {
+  /** Where resources come from, given what the database knows. */
+  readonly source: (known: ReadonlyArray<string>) => Effect.Effect<Source, never, Scope.Scope>
+  readonly fallbackStrategy: string | undefined
+}
+
+/** Runs a controller until the scope closes, and answers what it tells. Fails only where it cannot begin. */
+export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
+  const fence = yield* Fence
+  const queue = yield* WorkQueue.make
+  const statuses = yield* ResourceStatuses.load(fence)
+  const changes = yield* PubSub.sliding<StatusChange>(1_000)
+  const settled = yield* Deferred.make<void>()
+  const superseded = yield* Deferred.make<never, Superseded>()
+  const store = new Map<string, Resource>()
+  const departed = new Set<string>()
+  const spoiled = new Map<string, string>()
+  let problems: ReadonlyArray<ManifestProblem> = []
+  let isLoaded = false
+  let quiet: Array<Deferred.Deferred<void>> = []
+
+  const world: World = {
+    fence,
+    resources: <K extends Kind>(kind: K) =>
+      [...store.values()].filter((one) => one.kind === kind) as unknown as ReadonlyArray<ResourceOf<K>>,
+    stateOf: (resource) => statuses.get(identityOf(resource)),
+    originOf: (resource) => ({
+      source: fence.source,
+      namespace: resource.metadata.namespace,
+      name: resource.metadata.name,
+      uid: resource.metadata.uid,
+      generation: statuses.generationOf(identityOf(resource), resource)
+    }),
+    leaving: () =>
+      new Set(
+        [...departed].map((identity) => statuses.get(identity)?.status.path).filter((path) => typeof path === "string")
+      ),
+    fallbackStrategy: options.fallbackStrategy
+  }
+
+  const tell = (change: StatusChange) => PubSub.publish(changes, change)
+
+  const add = (identity: string) =>
+    queue
+      .add(identity)
+      .pipe(
+        Effect.andThen(ControllerMetrics.added),
+        Effect.andThen(Effect.suspend(() => ControllerMetrics.depth(queue.depth())))
+      )
+  const addAll = (identities: Iterable<string>) =>
+    Effect.forEach(
+      [...identities].sort((a, b) => rank(a) - rank(b)),
+      add,
+      { discard: true }
+    )
+
+  const restIfIdle = Effect.suspend(() => {
+    if (!isLoaded || !queue.idle()) return Effect.void
+    const waiting = quiet
+    quiet = []
+    return Effect.forEach([settled, ...waiting], (one) => Deferred.succeed(one, undefined), { discard: true })
+  })
+
+  const take = Effect.fnUntraced(function* (reading: Reading) {
+    const touched = new Set<string>()
+    for (const [identity, { resource }] of reading.resources) {
+      const before = store.get(identity)
+      if (before !== undefined && JSON.stringify(before) === JSON.stringify(resource)) continue
+      store.set(identity, resource)
+      departed.delete(identity)
+      touched.add(identity)
+    }
+    for (const identity of reading.deleted) {
+      store.delete(identity)
+      departed.add(identity)
+      touched.add(identity)
+    }
+    const known = new Set(problems.map((one) => JSON.stringify(one)))
+    const fresh = reading.problems.filter((one) => !known.has(JSON.stringify(one)))
+    problems = reading.problems
+    yield* ControllerMetrics.problems(problems.length)
+    const before = new Set(spoiled.keys())
+    spoiled.clear()
+    for (const { file, identity, line, message } of problems) {
+      if (identity === undefined || reconcilers[kindOf(identity)] === undefined) continue
+      const place = line === undefined ? file : `${file}:${line}`
+      const said = spoiled.get(identity)
+      spoiled.set(identity, said === undefined ? `${place}: ${message}` : `${said}; ${place}: ${message}`)
+    }
+    for (const identity of new Set([...before, ...spoiled.keys()])) touched.add(identity)
+    for (const problem of fresh) {
+      yield* Effect.logWarning("a manifest is wrong", problem)
+      yield* tell({ _tag: "Problem", problem })
+    }
+    yield* addAll(touched)
+    isLoaded = true
+    yield* restIfIdle
+  })
+
+  const reconcile = (identity: string): Effect.Effect<void, Failures> =>
+    Effect.gen(function* () {
+      const reconciler = reconcilers[kindOf(identity)]
+      if (reconciler === undefined) return
+      const wrong = spoiled.get(identity)
+      if (wrong !== undefined) {
+        // it stays what its last good version made of it
+        if (yield* statuses.spoil(identity, wrong)) {
+          const state = statuses.get(identity)
+          if (state !== undefined) yield* tell({ _tag: "Resource", state })
+        }
+        return
+      }
+      const resource = store.get(identity)
+      if (resource !== undefined) {
+        const before = statuses.get(identity)
+        const { applied, status, verdict } = yield* reconciler.reconcile(world, resource as ResourceOf<Kind>)
+        const { changed, state } = yield* statuses.conclude(identity, resource, verdict, status)
+        if (changed) yield* tell({ _tag: "Resource", state })
+        const turned = (type: "Ready" | "Provisioned") =>
+          holds(before?.conditions ?? [], type) !== holds(state.conditions, type)
+        if (applied || turned("Ready") || turned("Provisioned")) {
+          const woken = reconciler.dependents(world, resource as ResourceOf<Kind>).map(identityOf)
+          yield* addAll(new Set(woken.filter((one) => one !== identity)))
+        }
+        return
+      }
+      if (!departed.has(identity)) return
+      const [, namespace = "", name = ""] = identity.split("/")
+      const state = statuses.get(identity)
+      const verdict = yield* reconciler.remove(world, { identity, namespace, name, state })
+      if (verdict !== undefined) {
+        const concluded = yield* statuses.conclude(identity, undefined, verdict)
+        if (concluded.changed) yield* tell({ _tag: "Resource", state: concluded.state })
+        return
+      }
+      yield* statuses.remove(identity)
+      departed.delete(identity)
+      yield* tell({ _tag: "Removed", identity })
+      // whoever waited for it to go, or stood on it
+      yield* addAll([...departed, ...store.keys()])
+    })
+
+  const work = Effect.gen(function* () {
+    const { key, waited } = yield* queue.take
+    yield* ControllerMetrics.waited(waited)
+    yield* ControllerMetrics.depth(queue.depth())
+    const started = yield* Clock.currentTimeMillis
+    const exit = yield* Effect.exit(Effect.withSpan(reconcile(key), "Reconcile", { attributes: { key } }))
+    const took = (yield* Clock.currentTimeMillis) - started
+    const result = exit._tag === "Success" ? "success" : "error"
+    yield* Effect.all(ControllerMetrics.reconciled(kindOf(key), result, took))
+    if (exit._tag === "Success") yield* queue.done(key)
+    else {
+      const error = Cause.squash(exit.cause)
+      if (error instanceof Superseded) {
+        yield* Effect.logError("another operator has taken over; this one stops", error)
+        yield* Deferred.fail(superseded, error)
+        return yield* Effect.never
+      }
+      const again = yield* queue.retry(key)
+      yield* Effect.logWarning(`${key} failed and is tried again in ${Duration.format(again)}`, exit.cause)
+      yield* tell({ _tag: "Failure", identity: key, message: error instanceof Error ? error.message : String(error) })
+    }
+    yield* restIfIdle
+  })
+
+  const source = yield* options.source(
+    statuses.known.filter((one) => (kinds as ReadonlyArray<string>).includes(kindOf(one)))
+  )
+  const turn = yield* Semaphore.make(1)
+  const look = Effect.flatMap(source.read, (reading) => (reading === undefined ? Effect.void : take(reading))).pipe(
+    turn.withPermits(1)
+  )
+  const drained = Effect.suspend(() => {
+    if (isLoaded && queue.idle()) return Effect.void
+    const one = Deferred.makeUnsafe<void>()
+    quiet.push(one)
+    return Deferred.await(one)
+  })
+
+  yield* Effect.forkScoped(Effect.andThen(look, Effect.forever(Effect.andThen(source.wait, look))))
+  yield* Effect.forkScoped(Effect.forever(work))
+  yield* Effect.suspend(() => addAll([...departed, ...store.keys()])).pipe(
+    Effect.schedule(Schedule.spaced(resync)),
+    Effect.forkScoped
+  )
+
+  return OperatorStatus.of({
+    settled: Deferred.await(settled),
+    look: Effect.andThen(look, drained),
+    changes: Stream.fromPubSub(changes),
+    resources: statuses.all,
+    problems: () => problems,
+    superseded: Deferred.await(superseded)
+  })
+})

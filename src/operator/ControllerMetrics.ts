@@ -1,0 +1,54 @@
+/** What is counted of reconciling, under the names that controller-runtime gives it. Labels: kinds and results only. */
+import { Metric } from "effect"
+
+const seconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
+
+const total = Metric.counter("controller_runtime_reconcile_total", {
+  description: "Reconciliations by controller and result",
+  incremental: true
+})
+const errors = Metric.counter("controller_runtime_reconcile_errors_total", {
+  description: "Reconciliations that failed and are tried again, by controller",
+  incremental: true
+})
+const time = Metric.histogram("controller_runtime_reconcile_time_seconds", {
+  description: "How long reconciliations took, by controller",
+  boundaries: seconds
+})
+const depthGauge = Metric.gauge("workqueue_depth", { description: "Keys that stand in the queue" })
+const addsCounter = Metric.counter("workqueue_adds_total", {
+  description: "Keys that came into the queue",
+  incremental: true
+})
+const retriesCounter = Metric.counter("workqueue_retries_total", {
+  description: "Keys that came into the queue again after a failure",
+  incremental: true
+})
+const queueTime = Metric.histogram("workqueue_queue_duration_seconds", {
+  description: "How long keys stood in the queue",
+  boundaries: seconds
+})
+const problemsGauge = Metric.gauge("velocity_manifest_problems", {
+  description: "Manifests that cannot be read or decoded"
+})
+
+const name = { name: "velocity" }
+
+/** Counts a reconciliation; one that failed is tried again. */
+export const reconciled = (controller: string, result: "success" | "error", milliseconds: number) =>
+  Metric.update(Metric.withAttributes(total, { controller, result }), 1).pipe((counted) => [
+    counted,
+    Metric.update(Metric.withAttributes(time, { controller }), milliseconds / 1000),
+    ...(result === "error"
+      ? [
+          Metric.update(Metric.withAttributes(errors, { controller }), 1),
+          Metric.update(Metric.withAttributes(retriesCounter, name), 1)
+        ]
+      : [])
+  ])
+
+export const depth = (value: number) => Metric.update(Metric.withAttributes(depthGauge, name), value)
+export const added = Metric.update(Metric.withAttributes(addsCounter, name), 1)
+export const waited = (milliseconds: number) =>
+  Metric.update(Metric.withAttributes(queueTime, name), milliseconds / 1000)
+export const problems = (count: number) => Metric.update(problemsGauge, count)

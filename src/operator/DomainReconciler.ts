@@ -1,0 +1,96 @@
+/** A domain: its schema and roles, and the strategy that its callers prove themselves by. */
+import { Effect } from "effect"
+import { chainOf, rolesOf } from "../domain/Names.ts"
+import * as AuditChain from "../postgres/AuditChain.ts"
+import { statement } from "../postgres/Statement.ts"
+import { actorOf } from "../provisioning/Origin.ts"
+import { applyDomain, isCurrent } from "../provisioning/ProvisionDomain.ts"
+import { ready, type Verdict, waiting } from "./Conditions.ts"
+import { effectiveStrategy } from "./EffectiveStrategy.ts"
+import { hasChildren, isReady, parentVerdict } from "./Parents.ts"
+import { concluded, type Reconciler } from "./Reconciler.ts"
+import { verdictOf } from "./Refusals.ts"
+
+export const domainReconciler: Reconciler<"Domain"> = {
+  kind: "Domain",
+  reconcile: (world, resource) =>
+    Effect.gen(function* () {
+      const { app, org } = resource.spec
+      const chain = chainOf(resource.spec)
+      const applications = world.resources("Application").filter((one) => one.spec.org === org && one.spec.app === app)
+      const parent = applications.find((one) => isReady(world, one)) ?? applications[0]
+      const early = parentVerdict(`application ${org}/${app}`, parent, (one) => isReady(world, one))
+      if (early !== undefined) return concluded(early, { chain })
+      const strategy = effectiveStrategy(world, resource)
+      const wanted = { spec: resource.spec, origin: world.originOf(resource), authStrategy: strategy.id }
+      const isDone = yield* world.fence.read((tx) => isCurrent(tx, wanted))
+      const outcome = isDone
+        ? undefined
+        : yield* world.fence
+            .transaction((tx) => applyDomain(tx, wanted))
+            .pipe(Effect.catchTag("ProvisionRefused", (refusal) => Effect.succeed(verdictOf(refusal))))
+      if (outcome !== undefined && "message" in outcome) return concluded(outcome, { chain })
+      const schema = chain.replaceAll(/[-/]/gu, "_")
+      const verdict: Verdict =
+        strategy.problem !== undefined
+          ? waiting("StrategyMissing", strategy.problem, true)
+          : ready(
+              strategy.id === undefined
+                ? `schema ${schema}; no AuthStrategy is named, so nobody can prove who he is`
+                : `schema ${schema}, strategy ${strategy.id}`,
+              "Provisioned"
+            )
+      const roles = rolesOf(schema)
+      return concluded(
+        verdict,
+        {
+          chain,
+          pgSchema: schema,
+          pgRoles: [roles.owner, roles.reader, roles.writer, roles.admin],
+          authStrategy: strategy.id ?? null
+        },
+        outcome?._tag === "Applied"
+      )
+    }),
+  remove: (world, { name, namespace, state }) =>
+    Effect.gen(function* () {
+      const chain = String(state?.status.chain ?? "")
+      const children = [
+        ...world.resources("SchemaDefinition").filter((one) => chainOf(one.spec) === chain),
+        ...world.resources("RoleBinding").filter(({ spec }) => `${spec.org}/${spec.app}/${spec.domain}` === chain)
+      ]
+      const wait = hasChildren(children)
+      if (wait !== undefined) return wait
+      // its data stays, and its names with it; nobody can prove himself to it any more
+      yield* world.fence.transaction((tx) =>
+        Effect.gen(function* () {
+          const { rows } = yield* tx.query(
+            statement(
+              `update platform.domains set auth_strategy = null, spec = null, spec_hash = null, updated_at = now()
+               where source = $1 and namespace = $2 and name = $3 and spec is not null returning chain`,
+              [world.fence.source, namespace, name]
+            )
+          )
+          for (const row of rows) {
+            const gone = String(row.chain)
+            yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`domain:${gone}`]))
+            yield* AuditChain.insert(tx, {
+              chain: gone,
+              actor: actorOf({ source: world.fence.source, namespace, name }),
+              action: "operator.domain.withdraw",
+              outcome: "ok"
+            })
+          }
+        })
+      )
+      return undefined
+    }),
+  dependents: (world, { spec }) => {
+    const chain = chainOf(spec)
+    return [
+      ...world.resources("Domain").filter((one) => chainOf(one.spec) === chain),
+      ...world.resources("SchemaDefinition").filter((one) => chainOf(one.spec) === chain),
+      ...world.resources("RoleBinding").filter((one) => `${one.spec.org}/${one.spec.app}/${one.spec.domain}` === chain)
+    ]
+  }
+}

@@ -1,0 +1,52 @@
+/** What a resource stands under, and what it needs of that (fine print 27). */
+import { identityOf, type Resource } from "../domain/Resource.ts"
+import { holds, stalled, type Verdict, waiting } from "./Conditions.ts"
+import type { World } from "./Reconciler.ts"
+
+/** Whether a resource is as its own manifest wants it. */
+export const isReady = (world: World, resource: Resource): boolean =>
+  holds(world.stateOf(resource)?.conditions ?? [], "Ready")
+
+/** Whether a domain's schema and roles are there. */
+export const isProvisioned = (world: World, resource: Resource): boolean =>
+  holds(world.stateOf(resource)?.conditions ?? [], "Provisioned")
+
+/** Why a child must wait, or nothing. */
+export const parentVerdict = (
+  what: string,
+  parent: Resource | undefined,
+  isThere: (parent: Resource) => boolean
+): Verdict | undefined => {
+  if (parent === undefined) return waiting("ParentMissing", `${what} is not there`)
+  return isThere(parent) ? undefined : waiting("ParentNotReady", `${what} is not ready`)
+}
+
+/**
+ * The resource that keeps a path among those of its kind that claim it: the one that is ready already, else the first by
+ * name. The others are in conflict.
+ */
+export const pathConflict = <R extends Resource>(
+  world: World,
+  resource: R,
+  rivals: ReadonlyArray<R>,
+  path: string
+): Verdict | undefined => {
+  const claimants = [resource, ...rivals.filter((one) => identityOf(one) !== identityOf(resource))]
+  if (claimants.length === 1) return undefined
+  const [keeper] = claimants.sort((a, b) => {
+    const order = Number(isReady(world, b)) - Number(isReady(world, a))
+    return order !== 0 ? order : identityOf(a) < identityOf(b) ? -1 : 1
+  })
+  return keeper === undefined || identityOf(keeper) === identityOf(resource)
+    ? undefined
+    : stalled("PathConflict", `${path} is kept by ${keeper.metadata.namespace}/${keeper.metadata.name}`)
+}
+
+/** Why a parent cannot go yet: the first ten of its children. */
+export const hasChildren = (children: ReadonlyArray<Resource>): Verdict | undefined =>
+  children.length === 0
+    ? undefined
+    : stalled(
+        "HasChildren",
+        `waits for ${children.slice(0, 10).map(identityOf).join(", ")}${children.length > 10 ? ", …" : ""}`
+      )

@@ -1,0 +1,97 @@
+/**
+ * The keys that are to be reconciled: each at most once in the queue and never twice at work (as client-go's workqueue).
+ *
+ * A key that is added while it is being worked on comes again when that is done. A key that failed comes again after a
+ * time that doubles with each failure, with jitter; adding it meanwhile brings it at once.
+ */
+import { Clock, Deferred, Duration, Effect, FiberMap, Random } from "effect"
+
+/** The first wait after a failure, and the longest. */
+export const firstBackoff = Duration.millis(500)
+export const longestBackoff = Duration.minutes(1)
+
+/** The wait before a try, by how many have failed; `chance` in [0, 1) spreads it over ±20 %. */
+export const backoffOf = (failures: number, chance: number): Duration.Duration => {
+  const doubled = Duration.toMillis(firstBackoff) * 2 ** Math.min(Math.max(failures - 1, 0), 30)
+  return Duration.millis(Math.min(doubled, Duration.toMillis(longestBackoff)) * (0.8 + 0.4 * chance))
+}
+
+export interface WorkQueue {
+  readonly add: (key: string) => Effect.Effect<void>
+  /** Waits for a key; it is at work until `done`. Answers how long it stood in the queue, in milliseconds, too. */
+  readonly take: Effect.Effect<{ readonly key: string; readonly waited: number }>
+  /** The work on a key is over and was good: its failures are forgotten. */
+  readonly done: (key: string) => Effect.Effect<void>
+  /** The work on a key is over and is to be tried again; answers after how long. */
+  readonly retry: (key: string) => Effect.Effect<Duration.Duration>
+  /** How many stand in the queue, those at work and those that wait for another try not counted. */
+  readonly depth: () => number
+  /** Whether nothing stands in the queue or is at work. */
+  readonly idle: () => boolean
+}
+
+/** Makes a queue; waits for another try end with the scope. */
+export const make = Effect.gen(function* () {
+  const ready = new Map<string, number>()
+  const working = new Set<string>()
+  const again = new Set<string>()
+  const failures = new Map<string, number>()
+  const delayed = yield* FiberMap.make<string>()
+  let waiting = Deferred.makeUnsafe<void>()
+
+  const push = Effect.fnUntraced(function* (key: string) {
+    if (working.has(key)) {
+      again.add(key)
+      return
+    }
+    if (ready.has(key)) return
+    ready.set(key, yield* Clock.currentTimeMillis)
+    Deferred.doneUnsafe(waiting, Effect.void)
+  })
+
+  const over = Effect.fnUntraced(function* (key: string) {
+    working.delete(key)
+    if (again.delete(key)) yield* push(key)
+  })
+
+  const take: WorkQueue["take"] = Effect.gen(function* () {
+    for (;;) {
+      const [next] = ready
+      if (next !== undefined) {
+        const [key, since] = next
+        ready.delete(key)
+        working.add(key)
+        return { key, waited: (yield* Clock.currentTimeMillis) - since }
+      }
+      if (Deferred.isDoneUnsafe(waiting)) waiting = Deferred.makeUnsafe()
+      yield* Deferred.await(waiting)
+    }
+  })
+
+  return {
+    add: (key) => Effect.andThen(FiberMap.remove(delayed, key), push(key)),
+    take,
+    done: (key) =>
+      Effect.suspend(() => {
+        failures.delete(key)
+        return over(key)
+      }),
+    retry: Effect.fnUntraced(function* (key: string) {
+      const count = (failures.get(key) ?? 0) + 1
+      failures.set(key, count)
+      const wait = backoffOf(count, yield* Random.next)
+      yield* over(key)
+      yield* FiberMap.run(
+        delayed,
+        key,
+        Effect.andThen(
+          Effect.sleep(wait),
+          Effect.suspend(() => push(key))
+        )
+      )
+      return wait
+    }),
+    depth: () => ready.size,
+    idle: () => ready.size === 0 && working.size === 0
+  } satisfies WorkQueue
+})
