@@ -52,7 +52,9 @@ const world = (domain: string) =>
           },
           { name: "qty", type: "integer", filterable: true },
           { name: "when", type: "timestamp", filterable: true },
-          { name: "raw", type: "bytes" },
+          { name: "raw", type: "bytes", filterable: true },
+          { name: "at", type: "time", filterable: true },
+          { name: "token", type: "uuid", unique: true },
           { name: "extra", type: "json", filterable: true },
           { name: "store_id", type: "string", indexed: true },
           { name: "note", type: "string" }
@@ -96,6 +98,8 @@ const seeded = (domain: string) =>
         qty: 3,
         store_id: "s1",
         raw: "\\x00ff",
+        at: "13:30:00.5",
+        token: idAt(99),
         when: "2026-03-01T10:00:00.123456Z"
       },
       { id: idAt(11), number: "a", supplier: idAt(2), status: "draft", qty: null, store_id: "s2", note: "100%_\\ *" },
@@ -243,6 +247,14 @@ layer(Live, { excludeTestServices: true })("ReadRecords", (it) => {
       assert.strictEqual(yield* numbers({ "filter[extra][contains]": '{"a":[2]}' }), "ä")
       assert.strictEqual(yield* numbers({ "filter[when][gte]": "2026-03-01T11:00:00.123456+01:00" }), "b")
       assert.strictEqual(yield* numbers({ "filter[supplier][eq]": idAt(1) }), "b")
+      assert.strictEqual(yield* numbers({ "filter[raw][eq]": "AP8=" }), "b")
+      assert.strictEqual(yield* numbers({ "filter[raw][neq]": "AP8=" }), "")
+      assert.strictEqual(yield* numbers({ "filter[at][between]": "13:30,13:30:00.500001" }), "b")
+      assert.strictEqual(yield* numbers({ "filter[at][lt]": "13:30:00.5" }), "")
+      assert.strictEqual(yield* numbers({ "filter[token][in]": `${idAt(98)},${idAt(99)}` }), "b")
+      assert.strictEqual(yield* numbers({ "filter[supplier][in]": `${idAt(1)},${idAt(2)}`, sort: "supplier" }), "b,a")
+      assert.strictEqual(yield* numbers({ "filter[version][gte]": "1", "filter[created_by][like]": "dev/*" }), "b,a,ä")
+      assert.strictEqual(yield* numbers({ sort: "at,-token" }), "b,ä,a")
       assert.strictEqual(yield* numbers({ sort: "number" }), "a,b,ä")
       assert.strictEqual(yield* numbers({ sort: "-qty" }), "a,ä,b")
       assert.strictEqual(yield* numbers({ deleted: "only" }), "c")
@@ -266,6 +278,22 @@ layer(Live, { excludeTestServices: true })("ReadRecords", (it) => {
       )
       assert.strictEqual(yield* refused({ "filter[number][eq]": "\u0000" }), "400 malformed_query /filter[number][eq]")
       assert.strictEqual(yield* refused({ sort: "extra" }), "400 not_filterable /sort")
+      assert.strictEqual(yield* refused({ sort: "raw" }), "400 not_filterable /sort")
+      for (const [field, value] of [
+        ["raw", "AP8"],
+        ["at", "25:00"],
+        ["token", "x"],
+        ["supplier", idAt(1).toUpperCase().replace("0193", "A193")],
+        ["when", "2026-03-01 10:00:00 01:00"],
+        ["status", "lost"],
+        ["extra", "{"],
+        ["extra", '"\\u0000"'],
+        ["price", "NaN"]
+      ] as const) {
+        const key = `filter[${field}][eq]`
+        assert.strictEqual(yield* refused({ [key]: value }, admin), `400 malformed_query /${key}`)
+      }
+      assert.strictEqual(yield* refused({ "filter[number][like]": "a\\" }), "400 malformed_query /filter[number][like]")
       assert.strictEqual(yield* refused({ deleted: "only" }), "403 operation_not_granted")
       assert.strictEqual(
         yield* refusalOf(
