@@ -1,7 +1,13 @@
 /** The root of the command line: `velocity` and its subcommands, one file each. */
 import { Effect, Layer } from "effect"
 import { CliOutput, Command } from "effect/cli"
+import { api } from "./Api.ts"
+import { audit } from "./Audit.ts"
+import { dev } from "./Dev.ts"
+import { doctor } from "./Doctor.ts"
 import { environmentHelp } from "./Environment.ts"
+import { migrate } from "./Migrate.ts"
+import { operator } from "./Operator.ts"
 import { record } from "./Record.ts"
 import { token } from "./Token.ts"
 
@@ -16,7 +22,7 @@ const root = Command.make("velocity").pipe(
     { command: "velocity record list acme/geo/atlas/country/v1", description: "Records, as a table" },
     { command: "velocity audit verify", description: "Check the audit log" }
   ]),
-  Command.withSubcommands([token, record])
+  Command.withSubcommands([dev, api, operator, migrate, doctor, token, record, audit])
 )
 
 /** The library's help, and on the root page the variables and exit codes as well. */

@@ -4,6 +4,8 @@ import { chainOf, formatPath } from "../domain/Names.ts"
 import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import { statement } from "../postgres/Statement.ts"
 import * as Provision from "../provisioning/Provision.ts"
+import { refused } from "../provisioning/ProvisionRefused.ts"
+import { ruleFaults } from "../records/Rules.ts"
 import { ready, waiting } from "./Conditions.ts"
 import { isProvisioned, parentVerdict } from "./Parents.ts"
 import { concluded, type Reconciler } from "./Reconciler.ts"
@@ -20,6 +22,11 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       const early = parentVerdict(`domain ${chainOf(path)}`, parent, (one) => isProvisioned(world, one))
       if (early !== undefined) return concluded(early, { path: text })
       const wanted = { spec: resource.spec, origin: world.originOf(resource) }
+      // what a rule may cost is decided here: no engine can be interrupted while it judges a record
+      const rules = ruleFaults(resource.spec).map((one) => ({ ...one, pointer: `/spec${one.pointer}` }))
+      if (rules.length > 0) {
+        return concluded(verdictOf(refused("Invalid", "a rule cannot be admitted", rules)), { path: text })
+      }
       const outcome =
         (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ??
         (yield* world.fence
