@@ -53,9 +53,9 @@ const identityOf = (name: string): ((caller: Caller) => string | ReadonlyArray<s
 }
 
 const valueOf = (plan: FieldPlan, { identity, op, value, values }: RowCondition): CallerValue => {
-  const fit = (text: string) => fitting(plan, op, text)
+  const parsed = (text: string) => fitting(plan, op, text)
   if (op === "in") {
-    const list = (texts: ReadonlyArray<string>) => texts.map(fit).filter((text) => text !== null)
+    const list = (texts: ReadonlyArray<string>) => texts.map(parsed).filter((text) => text !== null)
     if (identity === undefined) {
       const fixed = list(values ?? [])
       return () => fixed
@@ -67,13 +67,13 @@ const valueOf = (plan: FieldPlan, { identity, op, value, values }: RowCondition)
     }
   }
   if (identity === undefined) {
-    const fixed = fit(String(value))
+    const fixed = parsed(String(value))
     return () => fixed
   }
   const known = identityOf(identity)
   return (caller) => {
     const found = known(caller)
-    return typeof found === "string" ? fit(found) : null
+    return typeof found === "string" ? parsed(found) : null
   }
 }
 
