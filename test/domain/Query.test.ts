@@ -1,7 +1,10 @@
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { parse } from "../../src/domain/ExactJson.ts"
-import { fromBody, fromParams, splitList } from "../../src/domain/Query.ts"
+import { fieldTypes } from "../../src/domain/Field.ts"
+import { operatorsOf, queryOperators } from "../../src/domain/Query.ts"
+import { fromBody } from "../../src/domain/QueryBody.ts"
+import { fromParams, splitList } from "../../src/domain/QueryParams.ts"
 
 const body = (value: unknown) => fromBody(parse(JSON.stringify(value)))
 const faultsOf = (parsed: ReturnType<typeof fromBody>) =>
@@ -60,10 +63,90 @@ describe("the query of a URL", () => {
     [{ sort: "" }, "malformed_query"],
     [{ cursor: ["a", "b"] }, "malformed_query"],
     [{ count: "all" }, "malformed_query"],
+    [{ select: "" }, "malformed_query"],
+    [{ select: "a,,b" }, "malformed_query"],
+    [{ include: "" }, "malformed_query"],
+    [{ deleted: "no" }, "malformed_query"],
+    [{ limit: "-1" }, "malformed_query"],
+    [{ limit: "" }, "malformed_query"],
+    [{ "filter[a][EQ]": "x" }, "unknown_operator"],
+    [{ "filter[a][eq][b]": "x" }, "malformed_query"],
+    [{ "filter[a][between]": "1,2,3" }, "malformed_query"],
+    [{ "filter[a][in]": 'a"b' }, "malformed_query"],
+    [{ "filter[a][in]": "1,".repeat(500) }, "query_too_large"],
+    [{ q: "word" }, "malformed_query"],
+    [{ at: "2026-01-01T00:00:00Z" }, "malformed_query"],
     [{ include: "a,b,c,d,e" }, "query_too_large"],
     [{ include: "a.b.c.d.e" }, "query_too_large"],
     [Object.fromEntries(Array.from({ length: 65 }, (_, n) => [`filter[f${n}][eq]`, "1"])), "query_too_large"]
   ])("%j is %s", (params, code) => expect(fromParams(params)).toMatchObject({ code }))
+
+  it("names every fault at once, each at its parameter", () => {
+    const parsed = fromParams({ colour: "red", limit: "x", "filter[a][is]": "1", sort: "b,b" })
+    expect(faultsOf(parsed)).toEqual({
+      code: "malformed_query",
+      at: ["/colour", "/filter[a][is]", "/sort", "/limit"]
+    })
+  })
+
+  it("has its defaults", () => {
+    expect(fromParams({})).toEqual({ query: { sort: [], include: [], limit: 50 } })
+    expect(body({})).toEqual(fromParams({}))
+  })
+
+  it("is the same tree as that of a body, whatever is asked", () => {
+    const name = fc.stringMatching(/^[a-z][a-z0-9_]{0,8}$/u)
+    const quoted = (value: string) => `"${value.replaceAll('"', '""')}"`
+    const condition = fc.oneof(
+      fc
+        .tuple(name, fc.constantFrom("eq", "neq", "lt", "lte", "gt", "gte", "like", "ilike", "contains"), fc.string())
+        .map(([field, op, value]) => ({ leaf: { field, op, value: value as unknown }, text: value })),
+      fc
+        .tuple(name, fc.array(fc.string(), { minLength: 1, maxLength: 4 }))
+        .map(([field, value]) => ({
+          leaf: { field, op: "in", value: value as unknown },
+          text: value.map(quoted).join(",")
+        })),
+      fc
+        .tuple(name, fc.string(), fc.string())
+        .map(([field, a, b]) => ({
+          leaf: { field, op: "between", value: [a, b] as unknown },
+          text: [a, b].map(quoted).join(",")
+        })),
+      fc
+        .tuple(name, fc.boolean())
+        .map(([field, value]) => ({ leaf: { field, op: "is_null", value: value as unknown }, text: String(value) }))
+    )
+    const rest = fc.record(
+      {
+        sort: fc
+          .uniqueArray(name, { minLength: 1, maxLength: 4 })
+          .map((names) => names.map((one, n) => (n % 2 ? `-${one}` : one))),
+        select: fc.array(name, { minLength: 1, maxLength: 4 }),
+        include: fc.array(name, { minLength: 1, maxLength: 4 }),
+        limit: fc.integer({ min: 1, max: 1000 }),
+        cursor: fc.base64String({ minLength: 1 }),
+        count: fc.constantFrom("exact", "estimated"),
+        deleted: fc.constantFrom("only", "with")
+      },
+      { requiredKeys: [] }
+    )
+    const conditions = fc.uniqueArray(condition, { maxLength: 6, selector: ({ leaf }) => `${leaf.field} ${leaf.op}` })
+    fc.assert(
+      fc.property(conditions, rest, (given, others) => {
+        const url = fromParams({
+          ...Object.fromEntries(given.map(({ leaf, text }) => [`filter[${leaf.field}][${leaf.op}]`, text])),
+          ...Object.fromEntries(
+            Object.entries(others).map(([key, value]) => [key, Array.isArray(value) ? value.join(",") : String(value)])
+          )
+        })
+        const leaves = given.map(({ leaf }) => leaf)
+        const where = leaves.length === 0 ? {} : { where: leaves.length === 1 ? leaves[0] : { and: leaves } }
+        expect("query" in url).toBe(true)
+        expect(url).toEqual(body({ ...where, ...others }))
+      })
+    )
+  })
 
   it("splits what a CSV writer joins", () => {
     const quoted = (value: string) => (/[",]/u.test(value) || value === "" ? `"${value.replaceAll('"', '""')}"` : value)
@@ -95,5 +178,39 @@ describe("the query of a body", () => {
     })
     expect("query" in body(terms(64))).toBe(true)
     expect(faultsOf(body(terms(65)))?.code).toBe("query_too_large")
+  })
+
+  it("is bounded in depth, and a deeper one costs nothing", () => {
+    const nested = (levels: number) => {
+      let where: unknown = { field: "a", op: "eq", value: "1" }
+      for (let level = 1; level < levels; level++) where = { not: where }
+      return JSON.stringify({ where })
+    }
+    // 30 levels of conditions in an object, in the 32 levels that JSON may have
+    expect("query" in fromBody(parse(nested(31)))).toBe(true)
+    expect(faultsOf(fromBody(parse(nested(33), { maxDepth: 64 })))?.code).toBe("query_too_large")
+    expect(() => parse(nested(1000))).toThrow("nested deeper than 32")
+  })
+
+  it("keeps numbers as they were written", () => {
+    const parsed = fromBody(parse('{"where":{"field":"a","op":"eq","value":9007199254740993.10}}'))
+    expect(JSON.stringify(parsed)).toContain("9007199254740993.10")
+  })
+})
+
+describe("operators by type", () => {
+  it.each(fieldTypes)("%s can be asked for equality or its absence, and every other one is known", (type) => {
+    const operators = operatorsOf(type)
+    expect(operators).toEqual(expect.arrayContaining(["eq", "neq", "is_null"]))
+    for (const operator of operators) expect(queryOperators).toContain(operator)
+  })
+
+  it("of an enum are the four that the grammar gives it", () => {
+    expect(operatorsOf("enum")).toEqual(["eq", "neq", "in", "is_null"])
+  })
+
+  it("of text alone have wildcards, and only text and json contain something", () => {
+    expect(fieldTypes.filter((type) => operatorsOf(type).includes("like"))).toEqual(["string"])
+    expect(fieldTypes.filter((type) => operatorsOf(type).includes("contains"))).toEqual(["string", "json"])
   })
 })
