@@ -48,6 +48,19 @@ export const variables: ReadonlyArray<Variable> = [
   { name: "VELOCITY_REQUEST_TIMEOUT", fallback: "30s", meaning: "when a request is given up, an import excepted" },
   { name: "VELOCITY_BODY_TIMEOUT", fallback: "10s", meaning: "when a body is given up of which nothing comes" },
   { name: "VELOCITY_SHUTDOWN_TIMEOUT", fallback: "20s", meaning: "how long requests may still take when stopping" },
+  {
+    name: "VELOCITY_PLATFORM_STRATEGY",
+    fallback: "platform",
+    meaning: "the AuthStrategy whose tokens may hold platform- roles"
+  },
+  { name: "VELOCITY_TOKEN_CACHE", fallback: "10000", meaning: "verified tokens that are remembered" },
+  { name: "VELOCITY_REGISTRY_MAX", fallback: "2000", meaning: "compiled record types that a replica holds" },
+  {
+    name: "VELOCITY_REGISTRY_POLL",
+    fallback: "30s",
+    meaning: "how often the registry is read again without being told"
+  },
+  { name: "VELOCITY_IMPORT_MAX_RECORDS", fallback: "1000000", meaning: "records of one import" },
   { name: "VELOCITY_DATA", fallback: ".velocity", meaning: "the data folder of velocity dev" },
   {
     name: "VELOCITY_API_URL",

@@ -80,7 +80,7 @@ const list = Command.make(
   Command.withDescription("List records"),
   Command.withExamples([
     {
-      command: "velocity record list acme/geo/atlas/city/v1 --filter 'population[gte]=10000000' --sort -population",
+      command: "velocity record list acme/geo/atlas/city/v1 --filter 'population[gte]=10000000' --sort=-population",
       description: "The largest cities"
     }
   ])
