@@ -101,18 +101,14 @@ describe("the query of a URL", () => {
       fc
         .tuple(name, fc.constantFrom("eq", "neq", "lt", "lte", "gt", "gte", "like", "ilike", "contains"), fc.string())
         .map(([field, op, value]) => ({ leaf: { field, op, value: value as unknown }, text: value })),
-      fc
-        .tuple(name, fc.array(fc.string(), { minLength: 1, maxLength: 4 }))
-        .map(([field, value]) => ({
-          leaf: { field, op: "in", value: value as unknown },
-          text: value.map(quoted).join(",")
-        })),
-      fc
-        .tuple(name, fc.string(), fc.string())
-        .map(([field, a, b]) => ({
-          leaf: { field, op: "between", value: [a, b] as unknown },
-          text: [a, b].map(quoted).join(",")
-        })),
+      fc.tuple(name, fc.array(fc.string(), { minLength: 1, maxLength: 4 })).map(([field, value]) => ({
+        leaf: { field, op: "in", value: value as unknown },
+        text: value.map(quoted).join(",")
+      })),
+      fc.tuple(name, fc.string(), fc.string()).map(([field, a, b]) => ({
+        leaf: { field, op: "between", value: [a, b] as unknown },
+        text: [a, b].map(quoted).join(",")
+      })),
       fc
         .tuple(name, fc.boolean())
         .map(([field, value]) => ({ leaf: { field, op: "is_null", value: value as unknown }, text: String(value) }))
