@@ -34,10 +34,13 @@ const said = (type: Condition["type"], status: Condition["status"], reason: stri
   message: message.length > maxMessage ? `${message.slice(0, maxMessage)}…` : message
 })
 
-const saidOf = (verdict: Verdict, isProvisioned: boolean): ReadonlyArray<Said> => {
+/** Whether a verdict says anything of Postgres: of a resource that is leaving it does not. */
+export type Provisioned = "none" | "said" | "kept"
+
+const saidOf = (verdict: Verdict, about: Provisioned): ReadonlyArray<Said> => {
   const { message, reason } = verdict
   const provisioned = (status: Condition["status"]) =>
-    isProvisioned ? [said("Provisioned", status, reason, message)] : []
+    about === "said" ? [said("Provisioned", status, reason, message)] : []
   switch (verdict._tag) {
     case "Ready":
       return [
@@ -67,20 +70,22 @@ const saidOf = (verdict: Verdict, isProvisioned: boolean): ReadonlyArray<Said> =
 export const conditionsOf = (
   verdict: Verdict,
   options: {
-    readonly provisioned: boolean
+    readonly provisioned: Provisioned
     readonly generation: number
     readonly now: string
     readonly before: ReadonlyArray<Condition>
   }
-): ReadonlyArray<Condition> =>
-  saidOf(verdict, options.provisioned).map((condition) => {
+): ReadonlyArray<Condition> => [
+  ...saidOf(verdict, options.provisioned).map((condition) => {
     const was = options.before.find((one) => one.type === condition.type)
     return {
       ...condition,
       observedGeneration: options.generation,
       lastTransitionTime: was !== undefined && was.status === condition.status ? was.lastTransitionTime : options.now
     }
-  })
+  }),
+  ...(options.provisioned === "kept" ? options.before.filter((one) => one.type === "Provisioned") : [])
+]
 
 /** The conditions of a resource whose manifest went bad: what was ready stays so, and it is stalled. */
 export const spoiled = (before: ReadonlyArray<Condition>, message: string, now: string): ReadonlyArray<Condition> => {

@@ -125,6 +125,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       touched.add(identity)
     }
     for (const identity of reading.deleted) {
+      if (reconcilers[kindOf(identity)] === undefined) continue
       store.delete(identity)
       departed.add(identity)
       touched.add(identity)
@@ -135,11 +136,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     yield* ControllerMetrics.problems(problems.length)
     const before = new Set(spoiled.keys())
     spoiled.clear()
-    for (const { file, identity, line, message } of problems) {
-      if (identity === undefined || reconcilers[kindOf(identity)] === undefined) continue
-      const place = line === undefined ? file : `${file}:${line}`
-      const said = spoiled.get(identity)
-      spoiled.set(identity, said === undefined ? `${place}: ${message}` : `${said}; ${place}: ${message}`)
+    for (const [identity, message] of reading.spoiled) {
+      if (reconcilers[kindOf(identity)] !== undefined) spoiled.set(identity, message)
     }
     for (const identity of new Set([...before, ...spoiled.keys()])) touched.add(identity)
     for (const problem of fresh) {

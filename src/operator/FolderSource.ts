@@ -23,6 +23,8 @@ export interface Reading {
   /** The good ones, and the last good version of those that went bad. */
   readonly resources: ReadonlyMap<string, Located>
   readonly problems: ReadonlyArray<ManifestProblem>
+  /** What is wrong with a resource's manifest, by identity. */
+  readonly spoiled: ReadonlyMap<string, string>
   /** Identities that were known and are gone for good. */
   readonly deleted: ReadonlyArray<string>
 }
@@ -115,6 +117,29 @@ const distinct = ({
   return { good, problems: wrong }
 }
 
+/** What is wrong, by resource: of a file that cannot be parsed at all, those that were in it when it could. */
+const spoiledBy = (
+  problems: ReadonlyArray<ManifestProblem>,
+  good: ReadonlyMap<string, Located>,
+  lastGood: ReadonlyMap<string, Located>
+): ReadonlyMap<string, string> => {
+  const found = new Map<string, string>()
+  for (const { file, identity, line, message } of problems) {
+    const text = `${file}${line === undefined ? "" : `:${line}`}: ${message}`
+    const about =
+      identity !== undefined
+        ? [identity]
+        : [...lastGood.values()]
+            .filter((one) => one.file === file && !good.has(one.identity))
+            .map((one) => one.identity)
+    for (const one of about) {
+      const said = found.get(one)
+      found.set(one, said === undefined ? text : `${said}; ${text}`)
+    }
+  }
+  return found
+}
+
 /** What changed since; nothing where all of it is the same. */
 const isSame = (a: Reading | undefined, b: Reading): boolean =>
   a !== undefined &&
@@ -171,6 +196,8 @@ export const make = Effect.fnUntraced(function* ({ every, folder, known, quiet }
       remembered.add(identity)
       missingSince.delete(identity)
     }
+    const spoiled = spoiledBy(problems, good, lastGood)
+    for (const identity of spoiled.keys()) remembered.add(identity)
     const isComplete = problems.length === 0
     for (const identity of remembered) {
       if (good.has(identity)) continue
@@ -187,7 +214,7 @@ export const make = Effect.fnUntraced(function* ({ every, folder, known, quiet }
       missingSince.delete(identity)
       lastGood.delete(identity)
     }
-    const reading: Reading = { resources: new Map(lastGood), problems, deleted }
+    const reading: Reading = { resources: new Map(lastGood), problems, spoiled, deleted }
     if (isSame(before, reading)) return undefined
     before = reading
     return reading

@@ -44,9 +44,7 @@ export interface ParsedFile {
 
 /** `file:line:column: message`, as compilers print it. */
 export const renderProblem = ({ column, file, line, message }: ManifestProblem): string =>
-  [file, ...(line === undefined ? [] : [line]), ...(line === undefined || column === undefined ? [] : [column])].join(
-    ":"
-  ) + `: ${message}`
+  `${[file, line, line === undefined ? undefined : column].filter((part) => part !== undefined).join(":")}: ${message}`
 
 /** A plain scalar's value under a version of YAML, as JSON writes it. */
 const readAs = (text: string, version: "1.1" | "1.2"): string => {

@@ -101,7 +101,7 @@ export class ResourceStatuses {
       const generation = resource === undefined ? (before?.generation ?? 1) : this.generationOf(identity, resource)
       const now = new Date(yield* Clock.currentTimeMillis).toISOString()
       const conditions = conditionsOf(verdict, {
-        provisioned: kindsProvisioned.has(partsOf(identity).kind),
+        provisioned: resource === undefined ? "kept" : kindsProvisioned.has(resource.kind) ? "said" : "none",
         generation,
         now,
         before: before?.conditions ?? []
