@@ -1,4 +1,5 @@
 /** Transactions over real sessions: one write, typed failures, and a session that is clean whatever happened. */
+import { randomBytes } from "node:crypto"
 import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -132,6 +133,7 @@ describe("bundle", () => {
         ["not null", statement("insert into shop.item (id) values (2)"), { _tag: "NotNull", column: "name" }],
         ["deferred foreign key, at COMMIT", insert(2, "two", "1", 77), { _tag: "ForeignKey", constraint: "parent_is" }],
         ["out of range", insert(2, "two", "12345678.00"), { _tag: "OutOfRange" }],
+        ["longer than an index holds", insert(2, randomBytes(9000).toString("base64")), { _tag: "OutOfRange" }],
         ["malformed", statement("select $1::uuid", ["x"]), { _tag: "InvalidText" }],
         ["a zero byte", insert(2, "a\u0000b"), { _tag: "InvalidText" }],
         ["no such column", statement("select nothing from shop.item"), { _tag: "StaleShape" }],

@@ -120,7 +120,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         yield* domain()
         const spec = define({ object: "twice", fields: everyType.filter((field) => field.type !== "ref") })
         const first = yield* apply(spec)
-        const before = yield* versionsOf(database.superuserUrl)
+        const before = yield* versionsOf(database.superuserUrl, database.org)
         const again = yield* sql.transaction((tx) =>
           Effect.gen(function* () {
             const outcome = yield* Provision.apply(tx, { spec, origin: originOf("twice") })
@@ -134,7 +134,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         )
         expect(again).toEqual({ outcome: { ...first, _tag: "Unchanged", steps: [] }, locks: 0 })
         yield* domain()
-        expect(yield* versionsOf(database.superuserUrl)).toEqual(before)
+        expect(yield* versionsOf(database.superuserUrl, database.org)).toEqual(before)
         const [entries] = yield* look("select count(*)::int4 as n from platform.audit_log where schema_path like $1", [
           `%/twice/v1`
         ])
@@ -264,7 +264,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         const reference = { name: "r", type: "ref", ref: { object: "fixed", version: "v1" } }
         const all = [field({}), number, other, reference]
         yield* apply(table(all))
-        const before = yield* versionsOf(database.superuserUrl)
+        const before = yield* versionsOf(database.superuserUrl, database.org)
         const cases: ReadonlyArray<readonly [ReadonlyArray<unknown>, string]> = [
           [[number, other, reference], "EvolutionNotYet /spec/fields"],
           [[field({ required: true }), number, other, reference], "EvolutionNotYet /spec/fields/0/required"],
@@ -296,7 +296,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         expect(yield* refusalOf(apply(table(all), originOf("somebody")))).toBe("PathConflict")
         expect(yield* refusalOf(apply(table(all), originOf("fixed", { source: "cluster-1" })))).toBe("NotAdopted")
         expect(yield* refusalOf(apply(define({ domain: "nowhere", fields: all })))).toBe("ParentMissing")
-        expect(yield* versionsOf(database.superuserUrl)).toEqual(before)
+        expect(yield* versionsOf(database.superuserUrl, database.org)).toEqual(before)
       })
     )
 
@@ -314,12 +314,12 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
             )
           )
         expect(yield* domain("a", "b-c")).toBe("ok")
-        const before = yield* versionsOf(database.superuserUrl)
+        const before = yield* versionsOf(database.superuserUrl, database.org)
         expect(yield* domain("a-b", "c")).toBe("NameConflict")
         expect(yield* domain("d".repeat(40), "e".repeat(20))).toBe("Invalid /spec/domain")
         expect(yield* domain("a", "z", { database: "other" })).toBe("UnknownDatabase")
         expect(yield* domain("a", "z", { deletionPolicy: "Delete" })).toBe("DeletionNotYet")
-        const { domains: _, names: __, ...rest } = yield* versionsOf(database.superuserUrl)
+        const { domains: _, names: __, ...rest } = yield* versionsOf(database.superuserUrl, database.org)
         expect(before).toMatchObject(rest)
         expect(yield* look("select path from platform.names where pg_name = $1", [`${org}_a_b_c`])).toEqual([
           { path: `${org}/a/b-c` }
@@ -398,7 +398,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         const { database, define, domain, look, schema, sql } = yield* makeWorld
         yield* domain()
         const spec = define({ object: "crashed", fields: everyType.filter((field) => field.type !== "ref") })
-        const before = yield* versionsOf(database.superuserUrl)
+        const before = yield* versionsOf(database.superuserUrl, database.org)
         const cut = yield* Effect.exit(
           sql.transaction((tx) =>
             Effect.gen(function* () {
@@ -411,7 +411,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         )
         expect(cut._tag).toBe("Failure")
         expect(yield* look("select to_regclass($1) as found", [`${schema}.crashed_v1`])).toEqual([{ found: null }])
-        const after = yield* versionsOf(database.superuserUrl)
+        const after = yield* versionsOf(database.superuserUrl, database.org)
         expect(after["platform.schema_defs"]).toBe(before["platform.schema_defs"])
         expect(after.pg_class).toBe(before.pg_class)
         expect(after["platform.audit_log"]).toBe(before["platform.audit_log"])

@@ -43,17 +43,33 @@ const catalogues = [
   ...["pg_shdepend", "pg_inherits", "pg_type", "pg_description", "pg_db_role_setting"]
 ]
 
-/** For each catalogue, and each table of schema `platform`, a digest of which row versions it holds. */
-export const versionsOf = (superuserUrl: string) =>
+const named = (column: string, org: string) =>
+  `(starts_with(pg_get_userbyid(${column}), 'velocity_') or starts_with(pg_get_userbyid(${column}), '${org}_'))`
+
+/** Of the catalogues that all databases of a server share, what concerns this database and the names under `org`. */
+const sharedPart = (org: string): Readonly<Record<string, string>> => ({
+  pg_shdepend: "where dbid = (select oid from pg_database where datname = current_database())",
+  pg_database: "where datname = current_database()",
+  pg_authid: `where ${named("oid", org)}`,
+  pg_auth_members: `where ${named("roleid", org)} and ${named("member", org)}`,
+  pg_db_role_setting: `where setrole = 0 or ${named("setrole", org)}`
+})
+
+/**
+ * For each catalogue, and each table of schema `platform`, a digest of which row versions it holds. On a server that other
+ * tests use at the same time, `org` leaves out what is theirs.
+ */
+export const versionsOf = (superuserUrl: string, org?: string) =>
   Effect.gen(function* () {
     const tables = yield* query(
       superuserUrl,
       "select oid::regclass::text as name from pg_class where relnamespace = 'platform'::regnamespace and relkind in ('r', 'S') order by 1"
     )
     const names = [...catalogues, ...tables.map((row) => String(row.name))]
+    const parts = org === undefined ? {} : sharedPart(org)
     const digests = names.map(
       (name) =>
-        `select '${name}' as name, (select md5(coalesce(string_agg(ctid::text || ' ' || xmin::text, ',' order by ctid), '')) from ${name}) as digest`
+        `select '${name}' as name, (select md5(coalesce(string_agg(ctid::text || ' ' || xmin::text, ',' order by ctid), '')) from ${name} ${parts[name] ?? ""}) as digest`
     )
     const rows = yield* query(superuserUrl, digests.join(" union all "))
     return Object.fromEntries(rows.map((row) => [String(row.name), String(row.digest)]))
