@@ -3,9 +3,9 @@
  * rules say the same where CEL can; this is the one that decides.
  */
 
-import { compareDecimals, decimalText, scaleOf, wholeDigitsOf } from "./ExactJson.ts"
+import { compareDecimals, scaleOf, wholeDigitsOf } from "./ExactJson.ts"
 import { type Fault, fault } from "./Fault.ts"
-import { decimalOf, type Field, type FieldType, systemColumns } from "./Field.ts"
+import { decimalOf, decimalPattern, type Field, type FieldType, systemColumns } from "./Field.ts"
 import { recordNameFaults } from "./Names.ts"
 import { compilePattern, patternFault } from "./Pattern.ts"
 import { pathOfDefinition, type RowCondition, type SchemaDefinitionSpec } from "./SchemaDefinition.ts"
@@ -29,12 +29,11 @@ export const literalFault = (field: Field, text: string): string | undefined => 
         ? undefined
         : "not a 64-bit integer"
     case "number": {
-      const decimal = decimalText(text)
-      if (decimal === undefined || !/^-?(0|[1-9][0-9]*)(\.[0-9]+)?$/u.test(decimal)) return "not a decimal number"
+      if (!decimalPattern.test(text)) return "not a decimal number, without exponent"
       if (field.float === true || field.precision === undefined) return undefined
       const scale = field.scale ?? 0
-      if (scaleOf(decimal) > scale) return `more than ${scale} digits after the point`
-      return wholeDigitsOf(decimal) > field.precision - scale
+      if (scaleOf(text) > scale) return `more than ${scale} digits after the point`
+      return wholeDigitsOf(text) > field.precision - scale
         ? `more than ${field.precision - scale} digits before the point`
         : undefined
     }
@@ -92,6 +91,9 @@ export const isTimestamp = (text: string): boolean => {
 /** Canonical base64 (RFC 4648, section 4) with padding. */
 export const isBase64 = (text: string): boolean =>
   text.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/u.test(text) && !/[^=]=[^=]/u.test(text)
+
+/** How many bytes a base64 text stands for. */
+const bytesIn = (base64: string): number => (base64.length / 4) * 3 - (/=*$/u.exec(base64)?.[0].length ?? 0)
 
 const numeric: ReadonlySet<FieldType> = new Set(["integer", "number"])
 const rangeable = new Set(["lt", "lte", "gt", "gte"])
@@ -163,22 +165,21 @@ const defaultFault = (field: Field): string | undefined => {
   const text = String(value)
   const wrong = literalFault(field, text)
   if (wrong !== undefined) return wrong
-  if (field.type === "string") {
-    const length = [...text].length
+  if (field.type === "string" || field.type === "bytes") {
+    const length = field.type === "string" ? [...text].length : bytesIn(text)
     if (field.minLength !== undefined && length < field.minLength) return "shorter than minLength"
     if (field.maxLength !== undefined && length > field.maxLength) return "longer than maxLength"
-    if (
-      field.pattern !== undefined &&
-      patternFault(field.pattern) === undefined &&
-      !compilePattern(field.pattern).test(text)
-    ) {
-      return "does not match the pattern"
-    }
+  }
+  if (
+    field.pattern !== undefined &&
+    patternFault(field.pattern) === undefined &&
+    !compilePattern(field.pattern).test(text)
+  ) {
+    return "does not match the pattern"
   }
   if (numeric.has(field.type)) {
-    const decimal = decimalText(text) ?? text
-    if (field.min !== undefined && compareDecimals(decimal, decimalOf(field.min)) < 0) return "below min"
-    if (field.max !== undefined && compareDecimals(decimal, decimalOf(field.max)) > 0) return "above max"
+    if (field.min !== undefined && compareDecimals(text, decimalOf(field.min)) < 0) return "below min"
+    if (field.max !== undefined && compareDecimals(text, decimalOf(field.max)) > 0) return "above max"
   }
   return undefined
 }

@@ -75,7 +75,7 @@ const RoleList = Schema.Array(RoleName).check(Schema.isMaxLength(limits.rolesPer
 
 /**
  * A bound or default of an integer or number: a decimal string, because YAML and JSON readers turn digits into floats.
- * A whole YAML number up to 2^53 is taken too, and becomes its digits.
+ * A whole YAML number below 2^53 is taken too, and becomes its digits.
  */
 export const decimalPattern = /^-?(0|[1-9][0-9]*)(\.[0-9]+)?$/u
 export const Bound = Schema.Union([
@@ -83,7 +83,8 @@ export const Bound = Schema.Union([
     Schema.isMaxLength(80),
     Schema.isPattern(decimalPattern, { message: "a decimal number in quotes" })
   ),
-  Schema.Int.check(Schema.isBetween({ minimum: -Number.MAX_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER }))
+  // safe ones only: 2^53 itself may be what a reader made of 2^53 + 1
+  Schema.Int
 ])
 export type Bound = typeof Bound.Type
 

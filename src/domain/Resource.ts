@@ -116,6 +116,20 @@ const serverKeys = new Set([
   "selfLink"
 ])
 
+/** Texts that Postgres cannot hold: with U+0000, or with half of a surrogate pair. Keys too. */
+const textFaults = (value: unknown, path: ReadonlyArray<PropertyKey>): ReadonlyArray<Fault> => {
+  if (typeof value === "string") {
+    return value.includes("\u0000") || !value.isWellFormed()
+      ? [fault(path, "text", "U+0000 and halves of surrogate pairs cannot be stored")]
+      : []
+  }
+  if (typeof value !== "object" || value === null) return []
+  return Object.entries(value).flatMap(([key, item]) => [
+    ...textFaults(key, [...path, key]),
+    ...textFaults(item, [...path, key])
+  ])
+}
+
 const isKind = (value: unknown): value is Kind => typeof value === "string" && Object.hasOwn(specs, value)
 
 /** Rules across the keys of a resource; those of a SchemaDefinition are `Admission`'s, told as conditions. */
@@ -158,6 +172,10 @@ export const decodeResource = (value: unknown, namespace = velocityNamespace): D
   ]
   if (faults.length > 0 || "faults" in metadata || "faults" in spec) return { faults }
   const resource = { kind, metadata: metadata.value, spec: spec.value } as unknown as Resource
-  const crossed = crossFaults(resource)
+  const crossed = [
+    ...textFaults(metadata.value, ["metadata"]),
+    ...textFaults(spec.value, ["spec"]),
+    ...crossFaults(resource)
+  ]
   return crossed.length > 0 ? { faults: crossed } : { resource }
 }

@@ -140,6 +140,168 @@ const cases: ReadonlyArray<readonly [string, (spec: any) => void, ReadonlyArray<
     (s) => (s.fields = Array.from({ length: 201 }, (_, n) => ({ name: `f${n}`, type: "string" }))),
     ["/spec/fields invalid"]
   ],
+  ["enum values of a string", (s) => (s.fields[4].enum = ["a"]), ["/spec/fields/4/enum enum"]],
+  ["an enum value twice", (s) => s.fields[2].enum.push("sent"), ["/spec/fields/2/enum invalid"]],
+  ["a target of a string", (s) => (s.fields[4].ref = s.fields[3].ref), ["/spec/fields/4/ref ref"]],
+  ["a length of a number", (s) => (s.fields[1].maxLength = 3), ["/spec/fields/1/maxLength length"]],
+  ["a pattern of a number", (s) => (s.fields[1].pattern = "^1"), ["/spec/fields/1/pattern pattern"]],
+  ["a precision of a string", (s) => (s.fields[4].precision = 3), ["/spec/fields/4/precision precision"]],
+  ["a precision of a float", (s) => (s.fields[1].float = true), ["/spec/fields/1/precision precision"]],
+  ["a scale without precision", (s) => delete s.fields[1].precision, ["/spec/fields/1/scale precision"]],
+  ["a float of text", (s) => (s.fields[4].float = true), ["/spec/fields/4/float precision"]],
+  [
+    "a bound beyond 64 bits",
+    (s) => Object.assign(s.fields[4], { type: "integer", max: "9223372036854775808" }),
+    ["/spec/fields/4/max bound"]
+  ],
+  ["a bound that YAML rounded", (s) => (s.fields[1].max = 2 ** 53), ["/spec/fields/1/max invalid"]],
+  ["a default of a ref", (s) => (s.fields[3].default = "x"), ["/spec/fields/3/default default"]],
+  ["a default that YAML made a number of", (s) => (s.fields[4].default = 12), ["/spec/fields/4/default default"]],
+  [
+    "a default that breaks the pattern",
+    (s) => Object.assign(s.fields[4], { pattern: "^a", default: "b" }),
+    ["/spec/fields/4/default default"]
+  ],
+  [
+    "a default that would take a backtracking engine for ever",
+    (s) => Object.assign(s.fields[4], { pattern: "^(a+)+$", default: `${"a".repeat(4000)}!` }),
+    ["/spec/fields/4/default default"]
+  ],
+  [
+    "a default that is too long",
+    (s) => Object.assign(s.fields[4], { maxLength: 1, default: "𝒳𝒳" }),
+    ["/spec/fields/4/default default"]
+  ],
+  [
+    "a default of more bytes than fit",
+    (s) => Object.assign(s.fields[4], { type: "bytes", maxLength: 2, default: "AAEC" }),
+    ["/spec/fields/4/default default"]
+  ],
+  [
+    "a default that fits to the byte",
+    (s) => Object.assign(s.fields[4], { type: "bytes", maxLength: 1, default: "AA==" }),
+    []
+  ],
+  ...(
+    [
+      ["integer", "1.0"],
+      ["number", "1e3"],
+      ["boolean", "yes"],
+      ["date", "2026-02-29"],
+      ["time", "24:00:00"],
+      ["timestamp", "2026-11-24T00:00:00"],
+      ["uuid", "x"],
+      ["json", "{"],
+      ["bytes", "a"]
+    ] as const
+  ).map(
+    ([type, text]) =>
+      [
+        `a default that is no ${type}`,
+        // biome-ignore lint/suspicious/noExplicitAny: as above
+        (s: any) => Object.assign(s.fields[4], { type, default: text }),
+        ["/spec/fields/4/default default"]
+      ] as const
+  ),
+  [
+    "json that is unique",
+    (s) => Object.assign(s.fields[4], { type: "json", unique: true }),
+    ["/spec/fields/4/unique index"]
+  ],
+  [
+    "json that is indexed",
+    (s) => Object.assign(s.fields[4], { type: "json", indexed: true }),
+    ["/spec/fields/4/indexed index"]
+  ],
+  [
+    "bytes that are indexed",
+    (s) => Object.assign(s.fields[4], { type: "bytes", indexed: true }),
+    ["/spec/fields/4/indexed index"]
+  ],
+  [
+    "unique bytes without a bound",
+    (s) => Object.assign(s.fields[4], { type: "bytes", unique: true }),
+    ["/spec/fields/4/unique index"]
+  ],
+  [
+    "a writer who is not declared",
+    (s) => (s.fields[1].access = { write: ["auditor"] }),
+    ["/spec/fields/1/access/write/0 undeclared_role"]
+  ],
+  [
+    "nine roles in a list",
+    (s) => (s.fields[1].access = { read: Array.from({ length: 9 }, (_, n) => `r${n}`) }),
+    ["/spec/fields/1/access/read invalid"]
+  ],
+  ...(
+    [
+      ["by nothing", { field: "store", op: "eq" }],
+      ["in one value", { field: "store", op: "in", value: "a" }],
+      ["eq several", { field: "store", op: "eq", values: ["a"] }],
+      ["is_null maybe", { field: "store", op: "is_null", value: "maybe" }],
+      ["is_null of whoever asks", { field: "store", op: "is_null", identity: "actor" }],
+      ["contains in a number", { field: "amount", op: "contains", value: "1" }],
+      ["less than an enum", { field: "status", op: "lt", value: "draft" }],
+      ["an enum's value that there is not", { field: "status", op: "in", values: ["draft", "gone"] }]
+    ] as const
+  ).map(
+    ([name, filter]) =>
+      [
+        `a filter ${name}`,
+        // biome-ignore lint/suspicious/noExplicitAny: as above
+        (s: any) => (s.access.rowFilters = [{ role: "buyer", filter }]),
+        ["/spec/access/rowFilters/0/filter row_filter"]
+      ] as const
+  ),
+  [
+    "a filter by an unknown operator",
+    (s) => (s.access.rowFilters = [{ role: "buyer", filter: { field: "store", op: "like", value: "a*" } }]),
+    ["/spec/access/rowFilters/0/filter/op invalid"]
+  ],
+  [
+    "a filter by what no token says",
+    (s) => (s.access.rowFilters = [{ role: "buyer", filter: { field: "store", op: "eq", identity: "roles" } }]),
+    ["/spec/access/rowFilters/0/filter/identity invalid"]
+  ],
+  [
+    "json in a unique constraint",
+    (s) => {
+      s.fields[4].type = "json"
+      s.uniqueConstraints = [{ fields: ["number", "store"] }]
+    },
+    ["/spec/uniqueConstraints/0/fields/1 index"]
+  ],
+  ["search over no field", (s) => (s.search = { fields: ["x"] }), ["/spec/search/fields/0 unknown_field"]],
+  [
+    "names that are too long together",
+    (s) => Object.assign(s, { org: "o".repeat(30), app: "a".repeat(30) }),
+    ["/spec/domain name_too_long"]
+  ],
+  [
+    "everything at its limit at once",
+    (s) => {
+      s.access.roles = Array.from({ length: 32 }, (_, n) => ({
+        role: `role-${n}`,
+        operations: ["create", "read", "update", "delete", "restore", "history"]
+      }))
+      const eight = s.access.roles.slice(0, 8).map((grant: { role: string }) => grant.role)
+      s.fields = Array.from({ length: 200 }, (_, n) => ({
+        name: `f${String(n).padStart(62, "0")}`,
+        type: "string",
+        access: { read: eight, write: eight },
+        mask: { strategy: "redact", unmaskedFor: eight }
+      }))
+      const names = s.fields.map((field: { name: string }) => field.name)
+      s.uniqueConstraints = Array.from({ length: 16 }, (_, n) => ({ fields: names.slice(n * 8, n * 8 + 8) }))
+      s.access.rowFilters = Array.from({ length: 64 }, () => ({
+        role: eight[0],
+        filter: { field: names[0], op: "eq", value: "x" }
+      }))
+      s.validation = { rules: Array.from({ length: 64 }, () => ({ rule: "true", message: "never" })) }
+      s.search = { fields: names.slice(0, 16) }
+    },
+    []
+  ],
   [
     "several at once",
     (s) => {

@@ -134,6 +134,23 @@ describe("manifests", () => {
     expect(codesOf({ ...flagship, metadata, status: { anything: true } })).toEqual([])
   })
 
+  it.each(["\u0000", "\ud800", "a\udc00b"])(
+    "a text that Postgres cannot hold is refused where it stands: %j",
+    (text) => {
+      const spec = { ...(flagship.spec as Manifest), description: text }
+      expect(codesOf({ ...flagship, spec })).toEqual(["/spec/description text"])
+      expect(codesOf({ ...flagship, metadata: { name: "a", labels: { a: text } } })).toEqual([
+        "/metadata/labels/a text"
+      ])
+    }
+  )
+
+  it("a whole number in place of a decimal string is its digits", () => {
+    const decoded = decodeResource(JSON.parse(JSON.stringify(flagship).replace('"min":"0"', '"min":0')) as Manifest)
+    if ("faults" in decoded) throw new Error(JSON.stringify(decoded.faults))
+    expect(admit((decoded.resource as ResourceOf<"SchemaDefinition">).spec)).toEqual([])
+  })
+
   it("every fault is told at once", () => {
     const fields = [
       { name: "A", type: "string" },
