@@ -1,0 +1,261 @@
+/** The operator as a whole: what a restart costs, who may be the operator, what it tells, and two databases at once. */
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { it } from "@effect/vitest"
+import { ConfigProvider, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { describe, expect } from "vitest"
+import { Fence } from "../../src/operator/Fence.ts"
+import * as Operator from "../../src/operator/Operator.ts"
+import { OperatorStatus, renderChange } from "../../src/operator/OperatorStatus.ts"
+import { ApiSql } from "../../src/postgres/ApiSql.ts"
+import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
+import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
+import { applyDomain } from "../../src/provisioning/ProvisionDomain.ts"
+import { configOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+import { versionsOf } from "../support/Shape.ts"
+
+const samples = join(import.meta.dirname, "../../k8s/samples")
+
+const temporary = Effect.acquireRelease(
+  Effect.promise(() => mkdtemp(join(tmpdir(), "velocity-operator-"))),
+  (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
+)
+
+const parents = (org: string) => `apiVersion: velocity.sh/v1
+kind: Organisation
+metadata: { name: ${org} }
+spec: { org: ${org} }
+---
+apiVersion: velocity.sh/v1
+kind: Application
+metadata: { name: shop, namespace: ${org} }
+spec: { org: ${org}, app: shop }
+---
+apiVersion: velocity.sh/v1
+kind: Domain
+metadata: { name: eu, namespace: ${org}-shop }
+spec: { org: ${org}, app: shop, domain: eu }
+`
+
+const definition = (org: string, name: string, fields: string) => `apiVersion: velocity.sh/v1
+kind: SchemaDefinition
+metadata: { name: ${name}, namespace: ${org}-shop-eu }
+spec:
+  org: ${org}
+  app: shop
+  domain: eu
+  object: ${name}
+  version: v1
+  fields: [${fields}]
+  access: { roles: [{ role: buyer, operations: [create, read] }] }
+`
+
+const config = (database: TestDatabase) => ConfigProvider.layer(configOf(database))
+
+/** An operator on a folder until the scope closes. */
+const start = (database: TestDatabase, manifests: string, more: Partial<Operator.OperatorOptions> = {}) =>
+  Effect.gen(function* () {
+    const scope = yield* Scope.Scope
+    const layer = Operator.layerWithSql({ manifests, quiet: Duration.zero, ...more }).pipe(
+      Layer.provide(config(database))
+    )
+    const context = yield* Layer.buildWithScope(layer, scope)
+    return yield* OperatorStatus.pipe(Effect.provide(context))
+  })
+
+const strategy = {
+  type: "jwt",
+  jwt: {
+    issuers: ["urn:velocity:development"],
+    audience: "velocity",
+    algorithms: ["EdDSA"],
+    clockSkew: "0s",
+    jwks: {
+      keys: [{ kty: "OKP", crv: "Ed25519", x: "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", kid: "k", alg: "EdDSA" }]
+    },
+    claims: { actorId: "$.sub", roles: "$.roles", attributes: { "*": "$.attributes" } }
+  }
+} as const
+
+describe("the operator", () => {
+  it.live("writes nothing when it starts again and nothing has changed", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = yield* freshDatabase
+        const { org } = database
+        const folder = yield* temporary
+        yield* Effect.promise(() => writeFile(join(folder, "a.yaml"), parents(org)))
+        yield* Effect.promise(() =>
+          writeFile(join(folder, "b.yaml"), definition(org, "thing", "{ name: a, type: string }"))
+        )
+        const options = { development: strategy }
+        yield* Effect.scoped(Effect.flatMap(start(database, folder, options), (status) => status.settled))
+        const { "platform.operator_term": _, ...before } = yield* versionsOf(database.superuserUrl, database.org)
+        const again = yield* start(database, folder, options)
+        yield* again.settled
+        yield* again.look
+        const { "platform.operator_term": __, ...after } = yield* versionsOf(database.superuserUrl, database.org)
+        expect(after).toEqual(before)
+        expect(again.resources().every((one) => one.conditions[0]?.status === "True")).toBe(true)
+      })
+    )
+  )
+
+  it.live("tells each change as a line, as it happens", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = yield* freshDatabase
+        const { org } = database
+        const folder = yield* temporary
+        yield* Effect.promise(() => writeFile(join(folder, "a.yaml"), parents(org)))
+        const status = yield* start(database, folder)
+        yield* status.settled
+        const told = yield* status.changes.pipe(
+          Stream.map(renderChange),
+          Stream.take(3),
+          Stream.runCollect,
+          Effect.forkChild({ startImmediately: true })
+        )
+        const write = (name: string, text: string) => Effect.promise(() => writeFile(join(folder, name), text))
+        yield* write("b.yaml", definition(org, "thing", "{ name: a, type: ref, ref: { object: other, version: v1 } }"))
+        yield* status.look
+        yield* write("c.yaml", "kind: [")
+        yield* status.look
+        yield* write("c.yaml", definition(org, "other", "{ name: b, type: string }"))
+        const lines = [...(yield* Fiber.join(told))].map((line) =>
+          line.replaceAll(org, "ORG").replaceAll(/generation \d+/gu, "generation N")
+        )
+        expect(lines).toEqual([
+          "… SchemaDefinition/ORG-shop-eu/thing RefMissing: ORG/shop/eu/other/v1 not there; served without that foreign key",
+          expect.stringMatching(/^! c\.yaml:1:8: /u),
+          "+ SchemaDefinition/ORG-shop-eu/other Provisioned: ORG_shop_eu.other_v1 is served in generation N"
+        ])
+      })
+    )
+  )
+
+  it.live("stops when another one takes over, and writes nothing more", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = yield* freshDatabase
+        const { org } = database
+        const folder = yield* temporary
+        yield* Effect.promise(() => writeFile(join(folder, "a.yaml"), parents(org)))
+        const first = yield* start(database, folder)
+        yield* first.settled
+        yield* query(database.operatorUrl, "select platform.term_take('another', 'folder')")
+        yield* Effect.promise(() =>
+          writeFile(join(folder, "b.yaml"), definition(org, "thing", "{ name: a, type: string }"))
+        )
+        yield* Effect.forkChild(first.look)
+        const ended = yield* Effect.exit(first.superseded)
+        expect(Exit.isFailure(ended)).toBe(true)
+        expect(yield* query(database.operatorUrl, "select path from platform.schema_defs")).toEqual([])
+      })
+    )
+  )
+
+  it.live("refuses a database that is fed from elsewhere", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = yield* freshDatabase
+        const fence = (source: string) =>
+          Effect.scoped(
+            Layer.build(
+              Fence.layerOf({ holder: "test", source }).pipe(
+                Layer.provide(OperatorSql.layer),
+                Layer.provide(config(database))
+              )
+            )
+          )
+        yield* fence("folder")
+        const refused = yield* Effect.flip(fence("a-cluster"))
+        expect(refused).toMatchObject({ _tag: "ForeignInstallation" })
+        expect(yield* query(database.operatorUrl, "select epoch::int4 from platform.operator_term")).toEqual([
+          { epoch: 1 }
+        ])
+      })
+    )
+  )
+
+  it.live("gives domains that name no strategy the development issuer, and takes it away without it", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = yield* freshDatabase
+        const folder = yield* temporary
+        yield* Effect.promise(() => writeFile(join(folder, "a.yaml"), parents(database.org)))
+        const trusted = query(
+          database.operatorUrl,
+          "select auth_strategy, (select count(*)::int4 from platform.auth_strategies) as strategies from platform.domains where chain <> 'platform'"
+        )
+        yield* Effect.scoped(
+          Effect.flatMap(start(database, folder, { development: strategy }), (status) => status.settled)
+        )
+        expect(yield* trusted).toEqual([{ auth_strategy: "development", strategies: 1 }])
+        const plain = yield* start(database, folder)
+        yield* plain.settled
+        expect(yield* trusted).toEqual([{ auth_strategy: null, strategies: 0 }])
+      })
+    )
+  )
+
+  it.live("provisions the samples, and the isolation check finds nothing", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = yield* freshDatabase
+        const folder = join(yield* temporary, "samples")
+        yield* Effect.promise(() => cp(samples, folder, { recursive: true }))
+        yield* Effect.promise(async () => {
+          for (const name of await readdir(folder)) {
+            const text = await readFile(join(folder, name), "utf8")
+            await writeFile(join(folder, name), text.replaceAll(/\bacme\b/gu, database.org))
+          }
+        })
+        const status = yield* start(database, folder, { development: strategy })
+        yield* status.settled
+        expect(status.problems()).toEqual([])
+        const unready = status.resources().filter((one) => one.conditions[0]?.status !== "True")
+        expect(unready).toEqual([])
+        const violations = yield* IsolationCheck.check().pipe(
+          Effect.provide(ApiSql.layer.pipe(Layer.provide(config(database))))
+        )
+        expect(violations.map(IsolationCheck.render)).toEqual([])
+      })
+    )
+  )
+
+  it.live("makes a domain in two databases of one server at once, which share its roles", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const [one, two] = [yield* freshDatabase, yield* freshDatabase]
+        const apply = (database: TestDatabase, domain: string) =>
+          OperatorSql.pipe(
+            Effect.flatMap((sql) =>
+              sql.transaction((tx) =>
+                applyDomain(tx, {
+                  spec: { org: one.org, app: "shop", domain, deletionPolicy: "Retain", database: "default" },
+                  origin: { source: "folder", namespace: "shop", name: domain },
+                  authStrategy: undefined
+                })
+              )
+            ),
+            // two grants on one role may not be made at once; whoever comes second tries again, as the queue does
+            Effect.retry({ times: 5 }),
+            Effect.provide(OperatorSql.layer.pipe(Layer.provide(config(database))))
+          )
+        const domains = Array.from({ length: 6 }, (_, index) => `d${index}`)
+        const done = yield* Effect.all(
+          domains.map((domain) => Effect.all([apply(one, domain), apply(two, domain)], { concurrency: "unbounded" }))
+        )
+        expect(done.flat().map((outcome) => outcome._tag)).toEqual(done.flat().map(() => "Applied"))
+        for (const database of [one, two]) {
+          const violations = yield* IsolationCheck.check().pipe(
+            Effect.provide(ApiSql.layer.pipe(Layer.provide(config(database))))
+          )
+          expect(violations.map(IsolationCheck.render)).toEqual([])
+        }
+      })
+    )
+  )
+})

@@ -1,0 +1,89 @@
+/** The queue's promises, by the clock of the test. */
+import { it } from "@effect/vitest"
+import { Duration, Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { describe, expect } from "vitest"
+import { backoffOf, firstBackoff, longestBackoff, make } from "../../src/operator/WorkQueue.ts"
+
+describe("the queue", () => {
+  it.effect("holds a key once, in the order of coming", () =>
+    Effect.gen(function* () {
+      const queue = yield* make
+      for (const key of ["a", "b", "a", "c", "b"]) yield* queue.add(key)
+      expect(queue.depth()).toBe(3)
+      const taken = [yield* queue.take, yield* queue.take, yield* queue.take]
+      expect(taken.map((one) => one.key)).toEqual(["a", "b", "c"])
+      expect(queue.idle()).toBe(false)
+      for (const { key } of taken) yield* queue.done(key)
+      expect(queue.idle()).toBe(true)
+    })
+  )
+
+  it.effect("gives a key that comes while it is worked on out again afterwards, and never twice at once", () =>
+    Effect.gen(function* () {
+      const queue = yield* make
+      yield* queue.add("a")
+      yield* queue.take
+      yield* queue.add("a")
+      yield* queue.add("a")
+      expect(queue.depth()).toBe(0)
+      yield* queue.done("a")
+      expect(queue.depth()).toBe(1)
+      expect((yield* queue.take).key).toBe("a")
+      yield* queue.done("a")
+      expect(queue.idle()).toBe(true)
+    })
+  )
+
+  it.effect("wakes whoever waits for a key", () =>
+    Effect.gen(function* () {
+      const queue = yield* make
+      const waiting = yield* Effect.forkChild(queue.take)
+      yield* TestClock.adjust("1 second")
+      yield* queue.add("late")
+      expect((yield* Fiber.join(waiting)).key).toBe("late")
+    })
+  )
+
+  it.effect(
+    "brings a failed key again after its time, sooner when it is added, and forgets failures when it succeeds",
+    () =>
+      Effect.gen(function* () {
+        const queue = yield* make
+        yield* queue.add("a")
+        yield* queue.take
+        const wait = yield* queue.retry("a")
+        expect(queue.idle()).toBe(true)
+        yield* TestClock.adjust(Duration.millis(Duration.toMillis(wait) - 1))
+        expect(queue.depth()).toBe(0)
+        yield* TestClock.adjust("1 millis")
+        expect(queue.depth()).toBe(1)
+        yield* queue.take
+        yield* queue.retry("a")
+        yield* queue.add("a")
+        expect(queue.depth()).toBe(1)
+        yield* queue.take
+        yield* queue.done("a")
+        yield* TestClock.adjust("1 hour")
+        expect(queue.depth()).toBe(0)
+        yield* queue.add("a")
+        yield* queue.take
+        expect(Duration.toMillis(yield* queue.retry("a"))).toBeLessThanOrEqual(Duration.toMillis(firstBackoff) * 1.2)
+      })
+  )
+
+  it.effect("doubles its waits up to a limit, spread by a fifth", () =>
+    Effect.sync(() => {
+      const first = Duration.toMillis(firstBackoff)
+      const longest = Duration.toMillis(longestBackoff)
+      expect([1, 2, 3].map((failures) => Duration.toMillis(backoffOf(failures, 0.5)))).toEqual([
+        first,
+        first * 2,
+        first * 4
+      ])
+      expect(Duration.toMillis(backoffOf(1, 0))).toBe(first * 0.8)
+      expect(Duration.toMillis(backoffOf(1_000_000, 0.999))).toBeLessThanOrEqual(longest * 1.2)
+      expect(Duration.toMillis(backoffOf(1_000_000, 0))).toBe(longest * 0.8)
+    })
+  )
+})
