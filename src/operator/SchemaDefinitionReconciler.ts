@@ -5,6 +5,7 @@ import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import { statement } from "../postgres/Statement.ts"
 import * as Provision from "../provisioning/Provision.ts"
 import { refused } from "../provisioning/ProvisionRefused.ts"
+import { withdraw } from "../provisioning/Withdrawal.ts"
 import { ruleFaults } from "../records/Rules.ts"
 import { ready, waiting } from "./Conditions.ts"
 import { isProvisioned, parentVerdict } from "./Parents.ts"
@@ -57,7 +58,7 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       )
       for (const row of rows) {
         const refusal = yield* world.fence
-          .transaction((tx) => Provision.withdraw(tx, { path: String(row.path), origin, leaving: world.leaving() }))
+          .transaction((tx) => withdraw(tx, { path: String(row.path), origin, leaving: world.leaving() }))
           .pipe(Effect.catchTag("ProvisionRefused", (one) => Effect.succeed(verdictOf(one))))
         if (typeof refusal !== "boolean") return refusal
       }

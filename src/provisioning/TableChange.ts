@@ -7,13 +7,8 @@
  */
 import { type Fault, fault } from "../domain/Fault.ts"
 import { quoteName } from "./SqlText.ts"
-import {
-  commentOnConstraint,
-  commentOnIndex,
-  type TableRecord,
-  type WantedForeignKey,
-  type WantedTable
-} from "./WantedTable.ts"
+import type { TableRecord } from "./TableRecord.ts"
+import { commentOnConstraint, commentOnIndex, type WantedForeignKey, type WantedTable } from "./WantedTable.ts"
 
 /** What is to be run, and what it does in a few words each. */
 export interface TableChange {

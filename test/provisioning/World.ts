@@ -7,6 +7,7 @@ import type { Origin } from "../../src/provisioning/Origin.ts"
 import * as Provision from "../../src/provisioning/Provision.ts"
 import { applyDomain } from "../../src/provisioning/ProvisionDomain.ts"
 import { ProvisionRefused } from "../../src/provisioning/ProvisionRefused.ts"
+import { withdraw } from "../../src/provisioning/Withdrawal.ts"
 import { Database, query } from "../support/Database.ts"
 
 /** `shop/eu` of an org, with the roles that most tests need. */
@@ -63,7 +64,7 @@ export const makeWorld = Effect.gen(function* () {
       definition(org, partial),
     withdraw: (object: string, leaving: ReadonlyArray<string> = []) =>
       sql.transaction((tx) =>
-        Provision.withdraw(tx, {
+        withdraw(tx, {
           path: `${org}/shop/eu/${object}/v1`,
           origin: originOf(object),
           leaving: new Set(leaving)

@@ -1,0 +1,86 @@
+/** The end of serving a definition whose resource was deleted (fine print 27, `Retain`). */
+import { Effect } from "effect"
+import * as AuditChain from "../postgres/AuditChain.ts"
+import type { Tx } from "../postgres/OperatorSql.ts"
+import { asOwner } from "../postgres/OwnerTx.ts"
+import { statement } from "../postgres/Statement.ts"
+import { lockDomain, setLockTimeout } from "./Names.ts"
+import { actorOf, foreignOrigin, type Origin } from "./Origin.ts"
+import { rowSql } from "./Provision.ts"
+import { refused } from "./ProvisionRefused.ts"
+import { inOneBlock, qualified } from "./SqlText.ts"
+import { commentOnTable, recordOf, withdrawn } from "./TableRecord.ts"
+import { withdrawSql } from "./WantedTable.ts"
+
+/** A definition that is to be served no longer. */
+export interface Withdrawal {
+  readonly path: string
+  readonly origin: Origin
+  /** Paths that go at the same time, and so need not be waited for. */
+  readonly leaving: ReadonlySet<string>
+}
+
+/**
+ * Ends serving a definition whose resource was deleted (`Retain`): answers become 410 `gone`, domain roles lose every
+ * right on the table; its rows, its path and its name stay. Answers whether there was anything to do. Fails with
+ * `Referenced` while a definition that stays refers to it.
+ */
+export const withdraw = Effect.fn("Provision.withdraw")(function* (tx: Tx, { leaving, origin, path }: Withdrawal) {
+  const chain = path.split("/").slice(0, 3).join("/")
+  yield* lockDomain(tx, chain)
+  const [row] = (yield* tx.query(statement(rowSql, [path]))).rows
+  if (row === undefined || row.serving !== true) return false
+  // the row of another resource, or of another source, is not ours to end
+  if (foreignOrigin(row, origin, path) !== undefined) return false
+  const { rows: referring } = yield* tx.query(
+    statement(
+      `select s.path from platform.schema_defs s, jsonb_array_elements(s.serving -> 'fields') as f
+       where s.chain = $1 and s.path <> $2 and s.serving is not null
+         and concat_ws('/', s.chain, f -> 'ref' ->> 'object', f -> 'ref' ->> 'version') = $2 and f ? 'ref'
+       group by s.path order by s.path limit 10`,
+      [chain, path]
+    )
+  )
+  const staying = referring.map((one) => String(one.path)).filter((one) => !leaving.has(one))
+  if (staying.length > 0) return yield* refused("Referenced", `${staying.join(", ")} refer to it`)
+
+  yield* tx.query(setLockTimeout)
+  const schema = String(row.pg_schema)
+  const name = String(row.pg_table)
+  const { rows } = yield* tx.query(
+    statement(
+      `select obj_description(c.oid, 'pg_class') as comment from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+       where n.nspname = $1 and c.relname = $2`,
+      [schema, name]
+    )
+  )
+  const record = recordOf(typeof rows[0]?.comment === "string" ? rows[0].comment : null)
+  if (record !== undefined) {
+    yield* asOwner(tx, schema, (owner) =>
+      owner.query(
+        inOneBlock([
+          ...withdrawSql(schema, name),
+          commentOnTable(qualified(schema, name), { ...record, access: withdrawn })
+        ])
+      )
+    )
+  }
+  yield* tx.query(
+    statement(
+      `update platform.schema_defs set wanted = null, wanted_hash = null, serving = null, grants = '{}', state = 'Withdrawn',
+         generation = nextval('platform.generation_seq'), updated_at = now()
+       where path = $1`,
+      [path]
+    )
+  )
+  yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`def:${path}`]))
+  yield* AuditChain.insert(tx, {
+    chain,
+    actor: actorOf(origin),
+    action: "operator.schema.withdraw",
+    outcome: "ok",
+    schemaPath: path,
+    payload: { kept: `${schema}.${name}` }
+  })
+  return true
+})
