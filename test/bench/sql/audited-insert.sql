@@ -1,0 +1,3 @@
+-- An entry of the audit log by its one writer, in one chain.
+select platform.audit_insert('acme/geo/atlas', 'bench', 'operator.bench', 'ok', 'acme/geo/atlas/city/v1', gen_random_uuid(),
+  '{"event":"0198f2a0-0000-7000-8000-000000000000","version":1,"fields":["name","population"]}'::jsonb, null, 'r-bench', null, null);
