@@ -9,6 +9,7 @@ import * as PgConnection from "@effect/sql-pg/PgConnection"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import type * as Redacted from "effect/Redacted"
@@ -56,8 +57,13 @@ export class Listener extends Context.Service<
   static readonly layerOf = (url: Redacted.Redacted) =>
     Layer.succeed(Listener)({ listen: (channel) => listen(url, channel) })
 
-  /** From `VELOCITY_LISTEN_URL`, else `VELOCITY_API_DATABASE_URL`. */
-  static readonly layer = Layer.unwrap(Effect.map(listenUrl, Listener.layerOf))
+  /** Hears nothing, for where there is no direct connection. */
+  static readonly layerDeaf = Layer.succeed(Listener)({ listen: () => Stream.never })
+
+  /** From `VELOCITY_LISTEN_URL`, else `VELOCITY_API_DATABASE_URL`; deaf behind a pooler without the former. */
+  static readonly layer = Layer.unwrap(
+    Effect.map(listenUrl, Option.match({ onNone: () => Listener.layerDeaf, onSome: Listener.layerOf }))
+  )
 }
 
 const listen = (url: Redacted.Redacted, channel: string): Stream.Stream<Heard> =>

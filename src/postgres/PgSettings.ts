@@ -4,6 +4,7 @@
  * Used by the layers of this room. Durations are written `500ms`, `5s`, `5min`, `1h`.
  */
 import * as Config from "effect/Config"
+import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 
@@ -72,10 +73,15 @@ export const operatorSettings: Config.Config<PoolSettings> = Config.all({
   statementTimeout: duration("VELOCITY_OPERATOR_STATEMENT_TIMEOUT", operatorStatement)
 }).pipe(Config.map((settings) => ({ ...settings, name: "velocity-operator", maxConnections: 4 })))
 
-/** The direct connection for LISTEN: `VELOCITY_LISTEN_URL`, else `VELOCITY_API_DATABASE_URL`. */
-export const listenUrl: Config.Config<Redacted.Redacted> = Config.Redacted("VELOCITY_LISTEN_URL").pipe(
-  Config.orElse(() => Config.Redacted("VELOCITY_API_DATABASE_URL"))
-)
+/**
+ * The direct connection for LISTEN: `VELOCITY_LISTEN_URL`, else `VELOCITY_API_DATABASE_URL`. None behind a pooler whose
+ * way around nobody said: its sessions are lent, and one that listens would tell whoever has it then.
+ */
+export const listenUrl: Config.Config<Option.Option<Redacted.Redacted>> = Config.all({
+  direct: Config.option(Config.Redacted("VELOCITY_LISTEN_URL")),
+  api: Config.option(Config.Redacted("VELOCITY_API_DATABASE_URL")),
+  prepared: common.prepared
+}).pipe(Config.map(({ api, direct, prepared }) => (Option.isSome(direct) || prepared === 0 ? direct : api)))
 
 /** What no session of ours leaves to the server's, the database's or the role's defaults. */
 const everySession = { TimeZone: "UTC", client_encoding: "UTF8" }

@@ -19,6 +19,7 @@ import {
   Latch,
   Layer,
   Metric,
+  Option,
   PubSub,
   Random,
   Result,
@@ -32,7 +33,7 @@ import { type Problem, problem } from "../domain/Problem.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
 import { Listener } from "../postgres/Listener.ts"
-import { duration } from "../postgres/PgSettings.ts"
+import { duration, listenUrl } from "../postgres/PgSettings.ts"
 import { compile, type RecordType } from "../records/RecordType.ts"
 import { CompiledTypes } from "./CompiledTypes.ts"
 import { type Hint, type Known, look, maxHints, nothingKnown } from "./RegistryReads.ts"
@@ -136,10 +137,8 @@ export class Registry extends Context.Service<
 }
 
 const pollInterval = Effect.gen(function* () {
-  const prepared = yield* Config.Int("VELOCITY_PREPARED").pipe(Config.withDefault(500))
-  const listens = yield* Config.option(Config.Redacted("VELOCITY_LISTEN_URL"))
-  const pooled = prepared === 0 && listens._tag === "None"
-  return yield* duration("VELOCITY_REGISTRY_POLL", pooled ? 1_000 : 30_000)
+  const direct = yield* listenUrl
+  return yield* duration("VELOCITY_REGISTRY_POLL", Option.isSome(direct) ? 30_000 : 1_000)
 })
 
 const make = Effect.fnUntraced(function* (timings: KeySetTimings) {

@@ -18,7 +18,11 @@ export interface WantedDomain {
 const origin = (name: string) => ({ source: "folder", namespace: "test", name })
 
 /** Makes domains and their record types as `velocity_operator`. */
-export const provision = (database: TestDatabase, domains: ReadonlyArray<WantedDomain>): Promise<void> =>
+export const provision = (
+  database: TestDatabase,
+  domains: ReadonlyArray<WantedDomain>,
+  variables: Readonly<Record<string, string>> = {}
+): Promise<void> =>
   Effect.gen(function* () {
     const operator = yield* OperatorSql
     for (const { chain, strategy, types } of domains) {
@@ -35,6 +39,6 @@ export const provision = (database: TestDatabase, domains: ReadonlyArray<WantedD
       }
     }
   }).pipe(
-    Effect.provide(OperatorSql.layer.pipe(Layer.provide(ConfigProvider.layer(configOf(database))))),
+    Effect.provide(OperatorSql.layer.pipe(Layer.provide(ConfigProvider.layer(configOf(database, variables))))),
     Effect.runPromise
   )
