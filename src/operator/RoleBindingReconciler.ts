@@ -102,7 +102,12 @@ export const roleBindingReconciler: Reconciler<"RoleBinding"> = {
           })
         )
       }
-      return concluded(ready(`${spec.actorId} has ${spec.roles.join(", ")}`), { chain: chain ?? "platform" }, !isDone)
+      const until = spec.expiresAt === undefined ? "" : ` until ${spec.expiresAt}`
+      return concluded(
+        ready(`${spec.actorId} has ${spec.roles.join(", ")}${until}`),
+        { chain: chain ?? "platform" },
+        !isDone
+      )
     }),
   remove: (world, { name, namespace }) =>
     world.fence.transaction((tx) =>
