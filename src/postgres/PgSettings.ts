@@ -56,10 +56,13 @@ const common = {
   maxTransaction: duration("VELOCITY_MAX_TX", 5 * 60_000)
 }
 
-/** `VELOCITY_API_DATABASE_URL`, `VELOCITY_API_CONNECTIONS` (16), and what both logins share. */
+/** `VELOCITY_API_CONNECTIONS` (16). */
+export const apiConnections = integer("VELOCITY_API_CONNECTIONS", 16, 1, 1_000)
+
+/** `VELOCITY_API_DATABASE_URL`, `VELOCITY_API_CONNECTIONS`, and what both logins share. */
 export const apiSettings: Config.Config<PoolSettings> = Config.all({
   url: Config.Redacted("VELOCITY_API_DATABASE_URL"),
-  maxConnections: integer("VELOCITY_API_CONNECTIONS", 16, 1, 1_000),
+  maxConnections: apiConnections,
   ...common
 }).pipe(Config.map((settings) => ({ ...settings, name: "velocity-api" })))
 

@@ -28,6 +28,7 @@ import { badOf, bulkAuditSql, bulkSql, chunkSize, type Ready } from "./BulkSql.t
 import { enterFor } from "./Entering.ts"
 import { failureOf } from "./Failures.ts"
 import * as Idempotency from "./Idempotency.ts"
+import type { ImportPlaces } from "./ImportPlaces.ts"
 import { documentOf } from "./InputDecoder.ts"
 import { type Line, maxRecord, NdjsonLines } from "./NdjsonLines.ts"
 import { type Failing, isDatabaseFailure, type Subject } from "./Outcomes.ts"
@@ -58,7 +59,10 @@ export interface BulkWrite {
 type Take = (records: ReadonlyArray<Judged>) => Effect.Effect<void, Failing | DatabaseFailure>
 
 /** The requests that create many records. */
-export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: number): BulkWrite => {
+export const makeBulk = (
+  { newId, outcomes, tenant }: WriteParts,
+  { maxRecords, places }: { readonly maxRecords: number; readonly places: ImportPlaces }
+): BulkWrite => {
   const { audited, mapped } = outcomes
   const lenient = makeLenient({ newId, outcomes, tenant })
 
@@ -310,13 +314,11 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
         Stream.flattenIterable
       )
       if (prepared.prefer.lenient) return lenient(prepared, Stream.buffer(chunks, { capacity: 1 }))
+      const entire = (work: Effect.Effect<Answer, Failing>) =>
+        places.within(caller.identity.actor, audited(prepared, undefined, work))
       if (hash === undefined) {
         const late = () => new Uint8Array(32)
-        return yield* audited(
-          prepared,
-          undefined,
-          allOrNothing(prepared, (take) => Stream.runForEach(chunks, take), { late })
-        )
+        return yield* entire(allOrNothing(prepared, (take) => Stream.runForEach(chunks, take), { late }))
       }
       // with a key, everything is read even where nothing can be written any more: the request's hash is over all of it
       let digest: Uint8Array | undefined
@@ -342,7 +344,7 @@ export const makeBulk = ({ newId, outcomes, tenant }: WriteParts, maxRecords: nu
           }),
         { late }
       )
-      return yield* audited(prepared, undefined, work)
+      return yield* entire(work)
     }).pipe(Effect.mapError(asProblem))
 
   return { json, ndjson }

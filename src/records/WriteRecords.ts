@@ -14,9 +14,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { ExactValue } from "../domain/ExactJson.ts"
 import { uuidSource } from "../domain/Uuid.ts"
+import { apiConnections } from "../postgres/PgSettings.ts"
 import { TenantTx } from "../postgres/TenantTx.ts"
 import { type BulkWrite, makeBulk, maxRecordsConfig } from "./Bulk.ts"
 import { Denials } from "./Denials.ts"
+import { makeImportPlaces } from "./ImportPlaces.ts"
 import { makeOutcomes } from "./Outcomes.ts"
 import { Unknowns } from "./Unknowns.ts"
 import { makeOne, type Write } from "./WriteOne.ts"
@@ -54,7 +56,10 @@ export class WriteRecords extends Context.Service<
           crypto.getRandomValues(bytes)
         })
       }
-      const bulk = makeBulk(parts, yield* maxRecordsConfig)
+      const bulk = makeBulk(parts, {
+        maxRecords: yield* maxRecordsConfig,
+        places: makeImportPlaces(yield* apiConnections)
+      })
       return WriteRecords.of({ ...makeOne(parts), bulkJson: bulk.json, bulkNdjson: bulk.ndjson })
     })
   )

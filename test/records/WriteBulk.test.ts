@@ -1,5 +1,7 @@
 import { layer } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import { expect } from "vitest"
 import { leafHash, rootHash } from "../../src/domain/MerkleTree.ts"
@@ -103,6 +105,47 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("Many at 
       for (const answer of [yield* world.stream("city", admin, "\n  \n"), yield* world.bulk("city", admin, [])]) {
         expect(bodyOf(answer)).toEqual({ created: 0, first_id: null, last_id: null })
       }
+    })
+  )
+
+  it.effect("imports at their senders' pace leave connections for everybody else", () =>
+    Effect.gen(function* () {
+      const world = yield* makeWorld(definitions, "pace")
+      const go = yield* Deferred.make<void>()
+      let code = 0
+      /** An import that sends one record and then nothing, until it may go on; answers when it is under way. */
+      const slow = (actor: string) =>
+        Effect.gen(function* () {
+          const began = yield* Deferred.make<void>()
+          const line = new TextEncoder().encode(`{"code":${code++}}\n`)
+          const body = Stream.make(line).pipe(
+            Stream.concat(
+              Stream.fromEffect(Deferred.succeed(began, undefined).pipe(Effect.andThen(Deferred.await(go)))).pipe(
+                Stream.drain
+              )
+            )
+          )
+          const fiber = yield* Effect.forkChild(refusalOf(world.stream("city", callerOf(["admin"], {}, actor), body)))
+          yield* Effect.raceFirst(Deferred.await(began), Fiber.await(fiber))
+          return fiber
+        })
+      const refused = (actor: string) =>
+        refusalOf(world.stream("city", callerOf(["admin"], {}, actor), ndjson([{ code: code++ }])))
+      const fibers = []
+      // of the pool's 16 connections: four for one actor, eight for all
+      for (const actor of ["ann", "ann", "ann", "ann", "ben", "ben", "ben", "cleo"]) {
+        if (fibers.length === 4) expect(yield* refused("ann")).toBe("503 busy")
+        fibers.push(yield* slow(actor))
+      }
+      expect(yield* refused("cleo")).toBe("503 busy")
+      expect(yield* refused("dan")).toBe("503 busy")
+      // who imports nothing is served, and so is an array
+      for (let n = 0; n < 16; n++) expect(yield* refusalOf(world.create("city", admin, { code: code++ }))).toBe("ok")
+      expect(yield* refusalOf(world.bulk("city", admin, [{ code: code++ }]))).toBe("ok")
+      yield* Deferred.succeed(go, undefined)
+      for (const fiber of fibers) expect(yield* Fiber.join(fiber)).toBe("ok")
+      expect(yield* refused("ann")).toBe("ok")
+      expect(yield* world.sql(`select count(*)::int as n from ${world.table("city")}`)).toEqual([{ n: 26 }])
     })
   )
 
