@@ -66,9 +66,9 @@ const collect = (at: Node, steps: ReadonlyArray<string>, index: number, found: M
     return
   }
   const fixed = at.fixed.get(steps[index] ?? "")
-  // a fixed step wins over a parameter, method by method, as the router has it
+  // a fixed step is never a parameter's value: `query` is no id
   if (fixed !== undefined) collect(fixed, steps, index + 1, found)
-  if (at.any !== undefined && steps[index] !== "") collect(at.any, steps, index + 1, found)
+  else if (at.any !== undefined && steps[index] !== "") collect(at.any, steps, index + 1, found)
 }
 
 /** The routes of a path, without its query, by method; none where nothing is served. */

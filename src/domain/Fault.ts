@@ -21,6 +21,18 @@ export const fault = (path: ReadonlyArray<PropertyKey>, code: string, detail: st
   detail
 })
 
+/** Faults that one answer lists. */
+export const maxFaults = 1000
+
+/** As many faults as an answer lists, and a word about the others. */
+export const boundedFaults = (
+  faults: ReadonlyArray<Fault>,
+  detail?: string
+): { readonly errors: ReadonlyArray<Fault>; readonly detail?: string | undefined } =>
+  faults.length <= maxFaults
+    ? { errors: faults, detail }
+    : { errors: faults.slice(0, maxFaults), detail: `the first ${maxFaults} faults; there are more` }
+
 /** What the codes in `errors` of an answer mean, for docs/problems.md. */
 export const requestFaults = {
   required: "The field has no value and must have one.",

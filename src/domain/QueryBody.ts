@@ -64,7 +64,7 @@ const whereOf = (
       say.add(
         [...path, "value"],
         "malformed_query",
-        op === "in" ? "in takes an array" : "between takes an array of two"
+        op === "in" ? "in takes an array of at least one" : "between takes an array of two"
       )
       return undefined
     }

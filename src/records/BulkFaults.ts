@@ -1,15 +1,12 @@
 /**
  * What is wrong with records of a bulk request, told by their place in it. Part of `Bulk`.
  */
-import { type Fault, fault, pointerOf } from "../domain/Fault.ts"
+import { boundedFaults, type Fault, fault, pointerOf } from "../domain/Fault.ts"
 import { Problem, problem } from "../domain/Problem.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Bad, Ready } from "./BulkSql.ts"
 import type { Failing } from "./Outcomes.ts"
 import { danglingProblem } from "./WriteAnswer.ts"
-
-/** Faults that one answer lists. */
-export const maxFaults = 1000
 
 /** One record of a request, decoded or refused. */
 export type Judged =
@@ -37,8 +34,7 @@ export const joined = (problems: ReadonlyArray<Problem>): Problem => {
     problems.find((one) => one.status === 400 || one.status === 413) ??
     problems.find((one) => one.status === 403) ??
     problems[0]
-  const detail = errors.length > maxFaults ? `the first ${maxFaults} faults; there are more` : worst?.detail
-  return problem(worst?.code ?? "invalid", { detail, errors: errors.slice(0, maxFaults) })
+  return problem(worst?.code ?? "invalid", boundedFaults(errors, worst?.detail))
 }
 
 /** Reasons that belong to a record, not to the database's state. */

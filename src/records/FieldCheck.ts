@@ -139,19 +139,18 @@ const numberCheck = (field: Field): FieldCheck => {
     if (long !== undefined) return bad([long])
     const decimal = decimalText(value)
     if (decimal === undefined) return bad([fault(at, "out_of_range", "a number of fewer digits")])
+    const faults: Array<Fault> = []
     if (precision === undefined) {
       if (wholeDigitsOf(decimal) + scaleOf(decimal) > maxDigits) {
-        return bad([fault(at, "precision", `at most ${maxDigits} digits`)])
+        faults.push(fault(at, "precision", `at most ${maxDigits} digits`))
       }
     } else {
-      const faults: Array<Fault> = []
       if (scaleOf(decimal) > scale) faults.push(fault(at, "scale", `at most ${scale} digits after the point`))
       if (wholeDigitsOf(decimal) > precision - scale) {
         faults.push(fault(at, "precision", `at most ${precision - scale} digits before the point`))
       }
-      if (faults.length > 0) return bad(faults)
     }
-    const faults = boundFaults(field, decimal, at)
+    faults.push(...boundFaults(field, decimal, at))
     return faults.length > 0 ? bad(faults) : ok(decimal === value.text ? value : new ExactNumber(decimal))
   }
 }
@@ -190,8 +189,22 @@ const bytesCheck = (field: Field): FieldCheck => {
   }
 }
 
+/**
+ * Digits that the numbers of one json value may have beyond those that were sent. An exponent says many with few, and jsonb
+ * keeps and answers all of them.
+ */
+const maxExpansion = 64 * 1024
+
+/** What was found in a json value so far. */
+interface JsonFindings {
+  readonly faults: Array<Fault>
+  /** Digits beyond those that were sent. */
+  expansion: number
+}
+
 /** Everything inside a json value that jsonb cannot hold, or that nests too deep: a patch can put one into another. */
-const jsonFaults = (value: ExactValue, at: ReadonlyArray<PropertyKey>, faults: Array<Fault>, depth = 1): void => {
+const jsonFaults = (value: ExactValue, at: ReadonlyArray<PropertyKey>, found: JsonFindings, depth = 1): void => {
+  const { faults } = found
   if (depth > maxDepth) {
     faults.push(fault(at, "depth", `nested deeper than ${maxDepth}`))
     return
@@ -201,24 +214,29 @@ const jsonFaults = (value: ExactValue, at: ReadonlyArray<PropertyKey>, faults: A
     if (unfit !== undefined) faults.push(unfit)
   } else if (value instanceof ExactNumber) {
     const decimal = tooLong(value, at) === undefined ? decimalText(value) : undefined
+    const before = found.expansion
+    found.expansion += Math.max(0, (decimal ?? "").length - value.text.length)
+    if (before <= maxExpansion && found.expansion > maxExpansion) {
+      faults.push(fault(at, "out_of_range", `up to here, exponents stand for more than ${maxExpansion} digits`))
+    }
     if (decimal === undefined || wholeDigitsOf(decimal) + scaleOf(decimal) > maxDigits) {
       faults.push(fault(at, "out_of_range", "a number of fewer digits"))
     }
   } else if (Array.isArray(value)) {
     value.forEach((item, index) => {
-      jsonFaults(item, [...at, index], faults, depth + 1)
+      jsonFaults(item, [...at, index], found, depth + 1)
     })
   } else if (isExactObject(value)) {
     for (const [key, item] of Object.entries(value)) {
       if (textFault(key, at) !== undefined) faults.push(fault(at, "format", "a key that cannot be stored"))
-      else jsonFaults(item, [...at, key], faults, depth + 1)
+      else jsonFaults(item, [...at, key], found, depth + 1)
     }
   }
 }
 
 const jsonCheck: FieldCheck = (value, at) => {
   const faults: Array<Fault> = []
-  jsonFaults(value, at, faults)
+  jsonFaults(value, at, { faults, expansion: 0 })
   return faults.length === 0 ? ok(value) : bad(faults)
 }
 

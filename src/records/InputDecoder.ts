@@ -9,7 +9,7 @@ import * as Result from "effect/Result"
 import { mayWrite, readsClearly } from "../domain/Access.ts"
 import { isTimestamp } from "../domain/Admission.ts"
 import { type ExactObject, type ExactValue, isExactObject, stringify } from "../domain/ExactJson.ts"
-import { type Fault, fault } from "../domain/Fault.ts"
+import { boundedFaults, type Fault, fault } from "../domain/Fault.ts"
 import { type Field, type SystemColumn, systemColumns } from "../domain/Field.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
 import type { SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
@@ -71,10 +71,11 @@ export const readOnlyFault = (name: string, at: ReadonlyArray<PropertyKey> = [])
 
 /** The problem of these faults: a refusal of fields wins over values that are wrong. */
 export const faultsProblem = (faults: ReadonlyArray<Fault>): Problem => {
+  const told = boundedFaults(faults)
   const has = (code: string) => faults.some((one) => one.code === code)
-  if (has("field_not_writable")) return problem("field_not_writable", { errors: faults })
-  if (has("field_not_readable")) return problem("field_not_readable", { errors: faults })
-  return problem("invalid", { errors: faults })
+  if (has("field_not_writable")) return problem("field_not_writable", told)
+  if (has("field_not_readable")) return problem("field_not_readable", told)
+  return problem("invalid", told)
 }
 
 /** Compiles a definition's decoder. */

@@ -17,7 +17,8 @@ import {
   type Preferences,
   readIdempotencyKey,
   readIfMatch,
-  readPrefer
+  readPrefer,
+  refuseIfNoneMatch
 } from "./WriteHeaders.ts"
 import type { WriteShape } from "./WriteSql.ts"
 import { grants, shapeOf, type WriteRequest } from "./WriteType.ts"
@@ -59,6 +60,8 @@ export const prepare = (
   if (Result.isFailure(prefer)) return Result.fail(prefer.failure)
   const ifMatch = readIfMatch(request.headers.ifMatch)
   if (Result.isFailure(ifMatch)) return Result.fail(ifMatch.failure)
+  const conditional = refuseIfNoneMatch(request.headers.ifNoneMatch)
+  if (conditional !== undefined) return Result.fail(conditional)
   const key = readIdempotencyKey(request.headers.idempotencyKey)
   if (Result.isFailure(key)) return Result.fail(key.failure)
   if (prefer.success.rollback && key.success !== undefined) return Result.fail(problem("idempotency_dry_run"))

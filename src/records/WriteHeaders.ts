@@ -12,6 +12,7 @@ import type { SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
 /** As they came; a header that was not sent is absent. */
 export interface WriteHeaders {
   readonly ifMatch?: string | undefined
+  readonly ifNoneMatch?: string | undefined
   readonly prefer?: string | undefined
   readonly idempotencyKey?: string | undefined
 }
@@ -37,7 +38,8 @@ export const readPrefer = (header: string | undefined): Result.Result<Preference
   const unknown: Array<string> = []
   for (const part of (header ?? "").split(",")) {
     const [preference = ""] = part.split(";")
-    const [name = "", value = ""] = preference.split("=").map((side) => side.trim())
+    // preferences are compared without regard to case (RFC 7240, section 2)
+    const [name = "", value = ""] = preference.split("=").map((side) => side.trim().toLowerCase())
     if (name === "") continue
     const said = value.replace(/^"(.*)"$/u, "$1")
     const known =
@@ -79,6 +81,13 @@ export const readIfMatch = (header: string | undefined): Result.Result<IfMatch, 
   return Result.succeed(versions)
 }
 
+/**
+ * No write of ours makes what is not there at a place that the caller names, so none has a use for `If-None-Match`; a
+ * condition that is not judged must not be passed over (RFC 9110, 13.1.2).
+ */
+export const refuseIfNoneMatch = (header: string | undefined): Problem | undefined =>
+  header === undefined ? undefined : malformed("If-None-Match", "is for reads; a write says If-Match")
+
 /** Reads `Idempotency-Key`: 1 to 255 visible ASCII characters, quoted or not. */
 export const readIdempotencyKey = (header: string | undefined): Result.Result<string | undefined, Problem> => {
   if (header === undefined) return Result.succeed(undefined)
@@ -95,8 +104,10 @@ export const demandsOf = (
   caller: Caller,
   ifMatch: IfMatch
 ): Problem | undefined => {
-  if (spec.audit.requireReason.includes(operation) && caller.reason === undefined) return problem("reason_required")
-  if (spec.audit.requireTicketRef.includes(operation) && caller.ticket === undefined) return problem("ticket_required")
+  if (spec.audit.requireReason.includes(operation) && caller.reason === undefined)
+    return problem("reason_required", { detail: "say it in the header X-Velocity-Reason" })
+  if (spec.audit.requireTicketRef.includes(operation) && caller.ticket === undefined)
+    return problem("ticket_required", { detail: "say it in the header X-Velocity-Ticket" })
   return spec.concurrency === "required" && operation !== "create" && ifMatch === undefined
     ? problem("precondition_required")
     : undefined

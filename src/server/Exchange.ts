@@ -25,6 +25,8 @@ export interface Exchange {
   problem: Problem | undefined
   /** The request's time is up, and its fiber was interrupted for that. */
   late: boolean
+  /** Its body is being read. */
+  reading: boolean
   /** Ends the request when its time is up. */
   timer: NodeJS.Timeout | undefined
 }

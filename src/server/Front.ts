@@ -77,6 +77,17 @@ const early = (
   })
 }
 
+/** Whether every percent-encoding stands for text; a decoder of query strings would put something else in its place. */
+const isDecodable = (query: string): boolean => {
+  if (!query.includes("%")) return true
+  try {
+    decodeURIComponent(query)
+    return true
+  } catch {
+    return false
+  }
+}
+
 const closing = { connection: "close" }
 
 /** The router behind the front. */
@@ -132,6 +143,7 @@ export const makeFront = <E, R>(
       path: undefined,
       problem: undefined,
       late: false,
+      reading: false,
       timer: undefined
     }
     const refuse = (failure: Problem) => {
@@ -144,6 +156,9 @@ export const makeFront = <E, R>(
       return HttpServerResponse.isHttpServerResponse(answer)
         ? Effect.succeed(finished(exchange, request, answer))
         : refuse(answer)
+    }
+    if (question >= 0 && !isDecodable(url.slice(question))) {
+      return refuse(problem("malformed_query", { detail: "a percent-encoding stands for no text in UTF-8" }))
     }
     if (guarded.has(route.group)) {
       const closed = options.closed()

@@ -72,6 +72,9 @@ const placeOf = (cursor: string | undefined): Effect.Effect<AuditPlace | undefin
 const windowOf = Effect.fnUntraced(function* (query: { readonly from?: string; readonly to?: string }) {
   const to = (yield* timeOf("to", query.to)) ?? new Date().toISOString()
   const from = (yield* timeOf("from", query.from)) ?? new Date(Date.parse(to) - dayMillis).toISOString()
+  // what is empty would be found sound
+  if (Date.parse(from) >= Date.parse(to))
+    return yield* malformed("from", "a time before `to`, which is now if not given")
   return { from, to } satisfies AuditWindow
 })
 

@@ -75,6 +75,9 @@ export const problemOf = (cause: Cause.Cause<unknown>, exchange: Exchange): Prob
       return problem("not_found")
     }
   }
+  if (exchange.late && exchange.reading) {
+    return problem("request_timeout", { detail: "the body took too long", headers: { connection: "close" } })
+  }
   if (exchange.late) return problem("timeout", { detail: "the request was given up" })
   if (!Cause.hasInterruptsOnly(cause)) return problem("internal", { cause })
   const leftByClient = cause.reasons.some((reason) => reason.annotations.has(HttpServerError.ClientAbort.key))

@@ -11,7 +11,7 @@ import { requireOperation, rolesFor } from "../access/Authorization.ts"
 import { CurrentIdentity } from "../api/Bearer.ts"
 import { ndjsonContentType } from "../api/ExactBody.ts"
 import { VelocityApi } from "../api/VelocityApi.ts"
-import { ExactJsonError, type ExactValue, parse } from "../domain/ExactJson.ts"
+import type { ExactValue } from "../domain/ExactJson.ts"
 import type { Caller } from "../domain/Identity.ts"
 import { chainOf, parsePath } from "../domain/Names.ts"
 import type { Operation } from "../domain/Operation.ts"
@@ -23,6 +23,7 @@ import type { RecordType } from "../records/RecordType.ts"
 import { WriteRecords } from "../records/WriteRecords.ts"
 import type { Referring, WriteRequest } from "../records/WriteType.ts"
 import { callerOf } from "./Access.ts"
+import { parsedBody, requireNoBody, withoutParameters } from "./Bringing.ts"
 import { CurrentExchange, withoutTimeout } from "./Exchange.ts"
 import { answering } from "./Problems.ts"
 import { Registry } from "./Registry.ts"
@@ -62,15 +63,6 @@ const responseOf = ({ body, headers, status, stream }: Answer) => {
 
 /** What a create brings: one body, or a stream that comes only once. */
 type Brought = { readonly body: ExactValue } | { readonly stream: Stream.Stream<Uint8Array, Problem> }
-
-const parsed = (text: string): Effect.Effect<ExactValue, Problem> =>
-  Effect.try({
-    try: () => parse(text),
-    catch: (cause) =>
-      cause instanceof ExactJsonError
-        ? problem("malformed_json", { detail: cause.message })
-        : problem("internal", { cause })
-  })
 
 const unsettled = (cause: unknown): Problem =>
   problem("not_ready", { detail: "the definition is being changed", headers: { "retry-after": "1" }, cause })
@@ -159,14 +151,19 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
 
       type Request = HttpServerRequest.HttpServerRequest
       const jsonBody = (request: Request) =>
-        Effect.flatMap(readText(request, { max: maxJsonBody, idle: bodyTimeout }), parsed)
+        Effect.flatMap(readText(request, { max: maxJsonBody, idle: bodyTimeout }), parsedBody)
       const bodyOf = <A extends string>(request: Request, types: ReadonlyArray<A>) =>
-        Effect.flatMap(requireMediaType(request, types), (mediaType) =>
-          Effect.map(jsonBody(request), (body) => ({ mediaType, body }))
+        withoutParameters(
+          request,
+          Effect.flatMap(requireMediaType(request, types), (mediaType) =>
+            Effect.map(jsonBody(request), (body) => ({ mediaType, body }))
+          )
         )
+      const bodyless = (request: Request) => withoutParameters(request, requireNoBody(request, bodyTimeout))
       const writeRequest = (request: Request, caller: Caller): WriteRequest => ({
         headers: {
           ifMatch: request.headers["if-match"],
+          ifNoneMatch: request.headers["if-none-match"],
           prefer: request.headers.prefer,
           idempotencyKey: request.headers["idempotency-key"]
         },
@@ -181,16 +178,19 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
           params,
           "create",
           request,
-          Effect.flatMap(
-            requireMediaType(request, createTypes),
-            (mediaType): Effect.Effect<Brought, Problem> =>
-              mediaType === ndjsonContentType
-                ? Effect.map(CurrentExchange, (exchange) => {
-                    // it may take as long as its transaction, as long as something comes
-                    withoutTimeout(exchange)
-                    return { stream: readStream(request, bodyTimeout) }
-                  })
-                : Effect.map(jsonBody(request), (body) => ({ body }))
+          withoutParameters(
+            request,
+            Effect.flatMap(
+              requireMediaType(request, createTypes),
+              (mediaType): Effect.Effect<Brought, Problem> =>
+                mediaType === ndjsonContentType
+                  ? Effect.map(CurrentExchange, (exchange) => {
+                      // it may take as long as its transaction, as long as something comes
+                      withoutTimeout(exchange)
+                      return { stream: readStream(request, bodyTimeout) }
+                    })
+                  : Effect.map(jsonBody(request), (body) => ({ body }))
+            )
           ),
           ({ caller, type }, brought) => {
             const asked = writeRequest(request, caller)
@@ -253,12 +253,12 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
           )
         )
         .handleRaw("delete", ({ params, request }) =>
-          serve(params, "delete", request, nothing, ({ caller, type }) =>
+          serve(params, "delete", request, bodyless(request), ({ caller, type }) =>
             writes.remove(type, caller, { ...writeRequest(request, caller), id: params.id })
           )
         )
         .handleRaw("restore", ({ params, request }) =>
-          serve(params, "restore", request, nothing, ({ caller, type }) =>
+          serve(params, "restore", request, bodyless(request), ({ caller, type }) =>
             writes.restore(type, caller, { ...writeRequest(request, caller), id: params.id })
           )
         )

@@ -11,6 +11,7 @@ import { NodeHttpServerRequest } from "@effect/platform-node"
 import { Effect, Stream } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { type Problem, problem } from "../domain/Problem.ts"
+import { CurrentExchange } from "./Exchange.ts"
 
 /** A body's media type in lower case, without parameters; undefined where none is said. */
 export const mediaTypeOf = (header: string | undefined): string | undefined => {
@@ -100,8 +101,13 @@ const listen = (source: IncomingMessage, idle: number, on: Listeners): (() => vo
   return stop
 }
 
+/** Whether a request has a body (RFC 9112, 6). */
+export const hasBody = ({ headers }: HttpServerRequest.HttpServerRequest): boolean =>
+  headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) !== 0
+
 /**
- * A body as text. Fails with 413 beyond `max` bytes, 408 when nothing of it comes for `idle` milliseconds, 400 where it
+ * A body as text. Fails with 413 beyond `max` bytes, 408 when nothing of it comes for `idle` milliseconds
+ * or it takes as long as the request may, 400 where it
  * is not UTF-8.
  */
 export const readText = (
@@ -109,26 +115,33 @@ export const readText = (
   limits: { readonly max: number; readonly idle: number }
 ): Effect.Effect<string, Problem> => {
   if (Number(request.headers["content-length"] ?? 0) > limits.max) return Effect.fail(tooLarge(limits.max))
-  return Effect.callback<string, Problem>((resume) => {
-    const chunks: Array<Buffer> = []
-    let size = 0
-    sayContinue(request)
-    const stop = listen(NodeHttpServerRequest.toIncomingMessage(request) as IncomingMessage, limits.idle, {
-      chunk: (bytes) => {
-        size += bytes.length
-        if (size > limits.max) {
-          stop()
-          resume(Effect.fail(tooLarge(limits.max)))
-        } else chunks.push(bytes)
-      },
-      end: () => {
-        const whole = chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks)
-        resume(isUtf8(whole) ? Effect.succeed(whole.toString("utf8")) : Effect.fail(notUtf8()))
-      },
-      failed: (failure) => resume(Effect.fail(failure))
+  return Effect.flatMap(CurrentExchange, (exchange) =>
+    Effect.callback<string, Problem>((done) => {
+      const chunks: Array<Buffer> = []
+      let size = 0
+      const resume = (outcome: Effect.Effect<string, Problem>) => {
+        exchange.reading = false
+        done(outcome)
+      }
+      exchange.reading = true
+      sayContinue(request)
+      const stop = listen(NodeHttpServerRequest.toIncomingMessage(request) as IncomingMessage, limits.idle, {
+        chunk: (bytes) => {
+          size += bytes.length
+          if (size > limits.max) {
+            stop()
+            resume(Effect.fail(tooLarge(limits.max)))
+          } else chunks.push(bytes)
+        },
+        end: () => {
+          const whole = chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks)
+          resume(isUtf8(whole) ? Effect.succeed(whole.toString("utf8")) : Effect.fail(notUtf8()))
+        },
+        failed: (failure) => resume(Effect.fail(failure))
+      })
+      return Effect.sync(stop)
     })
-    return Effect.sync(stop)
-  })
+  )
 }
 
 /** The next bytes, undefined at the end. */

@@ -97,8 +97,8 @@ describe("InputDecoder", () => {
     ['{"s":"ab","i":9223372036854775808}', "/i out_of_range"],
     ['{"s":"ab","i":"5"}', "/i type"],
     ['{"s":"ab","n":-0.0001}', "/n min"],
-    ['{"s":"ab","n":123456789}', "/n precision"],
-    ['{"s":"ab","n":1e2000}', "/n precision"],
+    ['{"s":"ab","n":123456789}', "/n precision", "/n max"],
+    ['{"s":"ab","n":1e2000}', "/n precision", "/n max"],
     ['{"s":"ab","n":1e99999}', "/n out_of_range"],
     ['{"s":"ab","n":"NaN"}', "/n type"],
     ['{"s":"ab","fl":1e-400}', "/fl out_of_range"],
@@ -110,8 +110,19 @@ describe("InputDecoder", () => {
     ['{"s":"ab","__proto__":{}}', "/__proto__ unknown_field"],
     ["[]", " type"],
     ["null", " type"]
-  ])("refuses %s", (text, expected) => {
-    expect(faultsOf(text)).toEqual(["invalid", expected])
+  ])("refuses %s", (text, ...expected) => {
+    expect(faultsOf(text)).toEqual(["invalid", ...expected])
+  })
+
+  it("takes no json whose exponents stand for far more digits than were sent", () => {
+    const many = (count: number) => `{"s":"ab","j":[${Array.from({ length: count }, () => "1e900").join()}]}`
+    expect(faultsOf(many(73))).toEqual([])
+    expect(faultsOf(many(50_000))).toEqual(["invalid", "/j/73 out_of_range"])
+  })
+
+  it("lists a thousand faults at most", () => {
+    const unknown = JSON.stringify(Object.fromEntries(Array.from({ length: 5000 }, (_, n) => [`x${n}`, n])))
+    expect(faultsOf(unknown)).toHaveLength(1001)
   })
 
   it("counts code points and judges whole numbers by value", () => {

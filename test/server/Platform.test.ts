@@ -171,6 +171,12 @@ describe("verification", () => {
 
   it("refuses a window that is none, and one too large for one answer", async () => {
     expect((await get("/api/platform/audit/verify?from=x", auditor)).json.code).toBe("malformed_query")
+    // which would be found sound, being empty
+    const turned = "/api/platform/audit/verify?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z"
+    expect((await get(turned, auditor)).json.code).toBe("malformed_query")
+    expect((await get("/api/platform/audit/verify?from=9999-12-31T00:00:00Z", auditor)).json.code).toBe(
+      "malformed_query"
+    )
     const large = await get("/api/platform/audit/verify?from=2020-01-01T00:00:00Z", auditor)
     expect([large.status, large.json.code]).toEqual([400, "malformed_query"])
     const streamed = await get("/api/platform/audit/verify?from=2020-01-01T00:00:00Z", auditor, {

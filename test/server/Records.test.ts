@@ -282,6 +282,44 @@ describe("what is wrong with a write", () => {
     expect(entries).toEqual([{ reason: "no longer made" }])
   })
 
+  it("that says what its call does not take is refused, and not done", async () => {
+    const created = await made()
+    const at = String(created.headers.location)
+    const deleted = String((await made()).headers.location)
+    expect((await ask(deleted, { method: "DELETE" })).status).toBe(204)
+    const before = await count()
+    const body = named()
+    for (const [method, path, sent] of [
+      ["POST", things, body],
+      ["POST", `${things}/query`, "{}"],
+      ["PUT", at, body],
+      ["PATCH", at, body],
+      ["DELETE", at, undefined],
+      ["POST", `${deleted}/restore`, undefined]
+    ] as const) {
+      const odd = await ask(`${path}?dry_run=true`, {
+        method,
+        headers: json,
+        ...(sent === undefined ? {} : { body: sent })
+      })
+      expect([method, path, odd.status, codes(odd)]).toEqual([method, path, 400, ["/dry_run malformed_query"]])
+      if (path.endsWith("/query")) continue
+      const conditional = { ...json, "if-none-match": "*" }
+      const passed = await ask(path, { method, headers: conditional, ...(sent === undefined ? {} : { body: sent }) })
+      expect([method, path, passed.status, passed.json.code]).toEqual([method, path, 400, "malformed_header"])
+    }
+    const then = await ask(`${deleted}/restore`, {
+      method: "POST",
+      headers: json,
+      body: '{"at":"2020-01-01T00:00:00Z"}'
+    })
+    expect([then.status, codes(then)]).toEqual([422, ["/at unknown_field"]])
+    const why = await ask(at, { method: "DELETE", headers: json, body: '{"reason":"old"}' })
+    expect([why.status, codes(why)]).toEqual([422, ["/reason unknown_field"]])
+    expect(await count()).toBe(before)
+    expect((await ask(`${deleted}/restore`, { method: "POST", headers: json, body: "{}" })).status).toBe(200)
+  })
+
   it("is kept from what others refer to", async () => {
     const target = await made()
     const reference = await post(parts, JSON.stringify({ label: "refers", thing: target.json.id }))
@@ -311,6 +349,8 @@ describe("what is wrong with a write", () => {
     const dry = await post(things, named(), { headers: { prefer: "tx=rollback", "x-request-id": "a-dry-run" } })
     expect([dry.status, dry.headers["preference-applied"]]).toEqual([201, "tx=rollback"])
     expect(dry.json).not.toHaveProperty("id")
+    const shouted = await post(things, named(), { headers: { prefer: "TX=Rollback" } })
+    expect([shouted.status, shouted.headers["preference-applied"]]).toEqual([201, "tx=rollback"])
     expect(await count()).toBe(before)
     const entries = await world.look("select outcome from platform.audit_log where request_id = 'a-dry-run'")
     expect(entries).toEqual([{ outcome: "dry_run" }])
