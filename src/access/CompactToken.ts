@@ -8,6 +8,7 @@
  */
 import { Result } from "effect"
 import * as ExactJson from "../domain/ExactJson.ts"
+import { own } from "../domain/Own.ts"
 import { TokenRefused } from "./TokenRefused.ts"
 
 /** The longest token that is looked at, in bytes; what is longer is refused unread. */
@@ -43,9 +44,6 @@ const objectOf = (part: string): Record<string, unknown> | undefined => {
     return undefined
   }
 }
-
-const own = (object: Record<string, unknown>, name: string): unknown =>
-  Object.hasOwn(object, name) ? object[name] : undefined
 
 /** Takes a token apart. Refuses with `token_malformed`, `token_unsigned` or, for one without an issuer, `token_issuer`. */
 export const readToken = (text: string): Result.Result<CompactToken, TokenRefused> => {

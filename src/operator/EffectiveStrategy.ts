@@ -2,7 +2,7 @@
  * By which AuthStrategy a domain's callers prove themselves: what the Domain names, else its Application, else its
  * Organisation, else (in `velocity dev` alone) the development issuer.
  */
-import { strategyCandidates, strategyId } from "../domain/AuthStrategy.ts"
+import { strategyCandidates, strategyId, velocityNamespace } from "../domain/AuthStrategy.ts"
 import type { Resource, ResourceOf } from "../domain/Resource.ts"
 import { isReady } from "./Parents.ts"
 import type { World } from "./Reconciler.ts"
@@ -35,11 +35,16 @@ export const effectiveStrategy = (world: World, domain: ResourceOf<"Domain">): E
       .filter((one) => isReady(world, one))
       .map((one) => [strategyId(one.metadata.namespace, one.metadata.name), one])
   )
-  const id = strategyCandidates(naming.metadata.namespace, reference).find((one) => there.has(one))
+  const { namespace } = naming.metadata
+  const candidates = strategyCandidates(namespace, reference)
+  const id = candidates.find((one) => there.has(one))
   if (id === undefined) {
+    const looked = [...new Set(candidates.length === 1 ? [velocityNamespace] : [namespace, velocityNamespace])].join(
+      " or "
+    )
     return {
       id: undefined,
-      problem: `${naming.kind} ${naming.metadata.name} names the AuthStrategy ${reference}, which is not there`
+      problem: `${naming.kind} ${naming.metadata.name} names the AuthStrategy ${reference}, which is not there: there is none in the namespace ${looked}`
     }
   }
   if (there.get(id)?.spec.type === "none" && naming.kind !== "Domain") {

@@ -6,6 +6,7 @@
  * line in its history.
  */
 import { type Fault, fault } from "../domain/Fault.ts"
+import { own } from "../domain/Own.ts"
 import { quoteName } from "./SqlText.ts"
 import type { TableRecord } from "./TableRecord.ts"
 import { commentOnConstraint, commentOnIndex, type WantedForeignKey, type WantedTable } from "./WantedTable.ts"
@@ -41,11 +42,12 @@ export const changeTable = (
   const atOf = new Map(wanted.columns.map((column) => [column.name, column.at]))
 
   for (const name of Object.keys(actual.columns)) {
-    if (!(name in record.columns)) faults.push(notYet(["fields"], `the field ${name} cannot be removed yet`))
+    if (own(record.columns, name) === undefined)
+      faults.push(notYet(["fields"], `the field ${name} cannot be removed yet`))
   }
   for (const column of wanted.columns) {
-    const is = actual.columns[column.name]
-    const want = record.columns[column.name]
+    const is = own(actual.columns, column.name)
+    const want = own(record.columns, column.name)
     if (want === undefined) continue
     if (is === undefined) {
       if (want.required) {

@@ -20,9 +20,9 @@ export class StaleDefinition extends Data.TaggedError("StaleDefinition")<{
   readonly cause: unknown
 }> {}
 
-/** What a constraint of a record type's table says, in the definition's words. */
+/** What a constraint or index of a record type's table says, in the definition's words. */
 export interface ConstraintMeaning {
-  readonly kind: "unique" | "check" | "notNull" | "foreignKey"
+  readonly kind: "unique" | "check" | "notNull" | "foreignKey" | "index"
   readonly fields: ReadonlyArray<string>
   /** The code of the fault: min, pattern, required, … */
   readonly code: string
@@ -50,6 +50,14 @@ const ofConstraint = (type: Constrained, name: string, cause: unknown): Problem 
     default:
       return problem("invalid", { errors, cause })
   }
+}
+
+/** A value beyond its type, which Postgres does not name; or longer than its index can hold. */
+const ofRange = (type: Constrained, index: string | undefined, cause: unknown): Problem => {
+  const fields = index === undefined ? undefined : type.constraint(index)?.fields
+  if (fields === undefined) return problem("invalid", { detail: "a value is not one of its field's type", cause })
+  const errors = fields.map((field) => fault([field], "max_length", "longer than its index can hold (2,704 bytes)"))
+  return problem("invalid", { errors, cause })
 }
 
 /**
@@ -83,8 +91,9 @@ export const failureOf = (
         : ofConstraint(type, reason.constraint, cause)
     case "NotNull":
       return problem("invalid", { errors: [fault([reason.column], "required", "must not be null")], cause })
-    case "InvalidText":
     case "OutOfRange":
+      return ofRange(type, reason.index, cause)
+    case "InvalidText":
       return problem("invalid", { detail: "a value is not one of its field's type", cause })
     case "Denied":
       return reason.rowSecurity ? problem("row_outside_filter", { cause }) : problem("operation_not_granted", { cause })

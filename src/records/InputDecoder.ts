@@ -11,6 +11,7 @@ import { isTimestamp } from "../domain/Admission.ts"
 import { type ExactObject, type ExactValue, isExactObject, stringify } from "../domain/ExactJson.ts"
 import { boundedFaults, type Fault, fault } from "../domain/Fault.ts"
 import { type Field, type SystemColumn, systemColumns } from "../domain/Field.ts"
+import { own } from "../domain/Own.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
 import type { SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
 import { defaultOf, type FieldCheck, fieldCheck } from "./FieldCheck.ts"
@@ -140,7 +141,7 @@ export const compileDecoder = (spec: SchemaDefinitionSpec): InputDecoder => {
     const checked: Record<string, ExactValue> = {}
     for (const name of names) {
       const plan = plans.get(name)
-      const value = values[name] ?? null
+      const value = own(values, name) ?? null
       if (plan === undefined) {
         faults.push(fault([name], "unknown_field", "there is no such field"))
       } else if (value === null) {

@@ -106,7 +106,7 @@ const systemPlans = systemColumns.map(systemPlan)
 const constraintsOf = ({ pgTable, spec }: ServedDefinition): ReadonlyMap<string, ConstraintMeaning> => {
   const found = new Map<string, ConstraintMeaning>()
   const add = (
-    kind: "uq" | "ck" | "fk",
+    kind: "uq" | "ck" | "fk" | "ix",
     fields: ReadonlyArray<string>,
     purpose: string,
     meaning: Omit<ConstraintMeaning, "fields">
@@ -114,6 +114,9 @@ const constraintsOf = ({ pgTable, spec }: ServedDefinition): ReadonlyMap<string,
   const taken = { kind: "unique", code: "unique", detail: "another live record has this value" } as const
   for (const field of spec.fields) {
     if (field.unique) add("uq", [field.name], "", taken)
+    else if (field.indexed) {
+      add("ix", [field.name], "", { kind: "index", code: "max_length", detail: "longer than its index can hold" })
+    }
     if (field.ref !== undefined) {
       const detail = "refers to no record that you may see"
       add("fk", [field.name], "", { kind: "foreignKey", code: "reference_not_found", detail })

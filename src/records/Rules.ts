@@ -14,6 +14,7 @@ import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt"
 import { compareDecimals, decimalText, ExactNumber, type ExactValue } from "../domain/ExactJson.ts"
 import { type Fault, fault } from "../domain/Fault.ts"
 import type { Field } from "../domain/Field.ts"
+import { own } from "../domain/Own.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
 import type { SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
 import type { Values } from "./InputDecoder.ts"
@@ -190,7 +191,7 @@ class TooLarge extends Error {
 const rowOf = (fields: ReadonlyArray<Field>, values: Values): ReadonlyMap<string, CelInput> => {
   const row = new Map<string, CelInput>()
   for (const field of fields) {
-    const value = values[field.name]
+    const value = own(values, field.name)
     if (value !== undefined && value !== null) row.set(field.name, celOf(field, value))
   }
   return row

@@ -10,7 +10,14 @@ import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { withDatabase } from "../support/Database.ts"
 import { makeWorld } from "./World.ts"
 
-const name = fc.stringMatching(/^[a-z][a-z0-9_]{0,12}$/u).filter((text) => !["id", "version"].includes(text))
+const name = fc.oneof(
+  {
+    weight: 12,
+    arbitrary: fc.stringMatching(/^[a-z][a-z0-9_]{0,12}$/u).filter((text) => !["id", "version"].includes(text))
+  },
+  // what every object of JavaScript has
+  { weight: 1, arbitrary: fc.constant("constructor") }
+)
 const word = fc
   .string({ minLength: 1, maxLength: 12, unit: "grapheme" })
   .filter((text) => text.isWellFormed() && !text.includes("\u0000"))

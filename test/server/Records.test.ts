@@ -2,7 +2,7 @@
  * Records over HTTP, under the real roles with real tokens: what is asked for is done, and whatever is wrong with a
  * request is answered with its own documented problem; never a 500, never a word of Postgres's, nothing half done.
  */
-import { createHmac } from "node:crypto"
+import { createHmac, randomBytes } from "node:crypto"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { makeKey, rawToken, sign } from "../access/Issuer.ts"
 import { provision } from "./Provisioned.ts"
@@ -242,6 +242,8 @@ describe("what is wrong with a write", () => {
     ])
     const dangling = await post(parts, '{"label":"p","thing":"01920000-0000-7000-8000-000000000000"}')
     expect([dangling.status, dangling.json.code]).toEqual([409, "reference_not_found"])
+    const long = await post(things, named({ store_id: randomBytes(6000).toString("base64") }))
+    expect([long.status, codes(long)[0]]).toEqual([422, "/store_id max_length"])
     const stale = await ask(at, { method: "PATCH", headers: { ...json, "if-match": '"7-00000000"' }, body: "{}" })
     expect([stale.status, stale.json.code]).toEqual([412, "stale"])
     const unread = await ask(at, { method: "PATCH", headers: { ...json, "if-match": "seven" }, body: "{}" })
