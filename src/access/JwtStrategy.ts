@@ -10,7 +10,7 @@
 import { Clock, Effect, Result } from "effect"
 import { type CryptoKey, compactVerify } from "jose"
 import { type JwtSpec, jwtAlgorithms } from "../domain/AuthStrategy.ts"
-import type { Identity } from "../domain/Identity.ts"
+import { type Identity, isName, isPlain } from "../domain/Identity.ts"
 import { type ClaimPath, claimAt, parseClaimPath } from "./ClaimPath.ts"
 import type { CompactToken } from "./CompactToken.ts"
 import { defaultTimings, fetchedKeys, inlineKeys, isKeySetUrl, type KeySet, type KeySetTimings } from "./KeySet.ts"
@@ -28,12 +28,6 @@ const refuse = (code: TokenRefused["code"], detail: string) => Result.fail(new T
 
 // RFC 7519 NumericDate: beyond the year 9999 no clock of ours can follow, so that is where every token ends
 const lastSecond = 253_402_300_799
-
-/** What may stand in a name that goes into the database's JSON: well-formed text without control characters. */
-const isPlain = (text: string): boolean => text.isWellFormed() && !/[\p{Cc}]/u.test(text)
-
-const isName = (value: unknown): value is string =>
-  typeof value === "string" && value !== "" && value.length <= 255 && isPlain(value)
 
 /** The most roles and attribute values that a token's holder can have; the token's own length bounds them as well. */
 const maxRoles = 256

@@ -6,7 +6,7 @@ import { existsSync } from "node:fs"
 import { rm, writeFile } from "node:fs/promises"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
-import { ConfigProvider, Console, Duration, Effect, Fiber, Layer, Logger } from "effect"
+import { ConfigProvider, Console, Duration, Effect, Fiber, Layer, Logger, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { openDevelopmentIssuer } from "../access/DevelopmentIssuer.ts"
 import { AuthStrategySpec } from "../domain/AuthStrategy.ts"
@@ -15,10 +15,11 @@ import * as Operator from "../operator/Operator.ts"
 import { OperatorStatus } from "../operator/OperatorStatus.ts"
 import * as DevelopmentDatabase from "../postgres/DevelopmentDatabase.ts"
 import * as EmbeddedServer from "../postgres/EmbeddedServer.ts"
+import { busyMessage, isFree } from "../postgres/Ports.ts"
 import * as Server from "../server/Server.ts"
-import { startFailure } from "./Api.ts"
 import { follow } from "./Operator.ts"
 import { addressFile, dataFlag, failed } from "./Settings.ts"
+import { startFailure } from "./StartFailure.ts"
 
 /** How long the printed token lasts (fine print 47). */
 const tokenLifetime = Duration.hours(12)
@@ -34,8 +35,8 @@ const samples = (): string => {
   }
 }
 
-const manifestsOf = (given: string): string =>
-  resolve(given !== "" ? given : existsSync("manifests") ? "manifests" : samples())
+const manifestsOf = (given: Option.Option<string>): string =>
+  resolve(Option.getOrElse(given, () => (existsSync("manifests") ? "manifests" : samples())))
 
 interface Started {
   readonly api: string
@@ -67,11 +68,18 @@ export const dev = Command.make(
   "dev",
   {
     data: dataFlag,
-    port: Flag.Int("port").pipe(Flag.withDescription("The API's port; 0 chooses a free one"), Flag.withDefault(8080)),
-    manifests: Flag.String("manifests").pipe(
+    port: Flag.Int("port").pipe(
+      Flag.withDescription("The API's port; 0 chooses a free one"),
+      Flag.filter(
+        (port) => port >= 0 && port <= 65_535,
+        () => "a port from 0 to 65535"
+      ),
+      Flag.withDefault(8080)
+    ),
+    manifests: Flag.Directory("manifests", { mustExist: true }).pipe(
       Flag.withDescription("The folder of manifests; ./manifests if it is there, else the samples"),
       Flag.withMetavar("DIR"),
-      Flag.withDefault("")
+      Flag.optional
     ),
     output: Flag.Literals("output", ["text", "json"]).pipe(
       Flag.withDescription("json prints one line once everything serves, for scripts; logs go to stderr"),
@@ -84,6 +92,10 @@ export const dev = Command.make(
     const json = options.output === "json"
 
     const program = Effect.gen(function* () {
+      // told before anything is made; who takes it in between is told by the server
+      if (options.port !== 0 && !(yield* Effect.promise(() => isFree(options.port)))) {
+        return yield* failed(`${yield* Effect.promise(() => busyMessage(options.port))}; say --port`)
+      }
       const postgres = yield* EmbeddedServer.make({ dataDir: data }).pipe(Effect.mapError(one))
       const database = yield* DevelopmentDatabase.prepare(postgres.superuser).pipe(Effect.mapError(one))
       const issuer = yield* openDevelopmentIssuer(data).pipe(Effect.mapError(one))
@@ -100,7 +112,7 @@ export const dev = Command.make(
       )
       const operator = yield* Layer.build(
         Layer.provide(Operator.layerWithSql({ manifests, development: strategy.value }), configuration)
-      ).pipe(Effect.mapError(one))
+      ).pipe(Effect.mapError(startFailure))
       yield* Effect.provideContext(
         OperatorStatus.use((status) => status.settled),
         operator

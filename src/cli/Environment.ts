@@ -43,7 +43,7 @@ export const variables: ReadonlyArray<Variable> = [
   },
   { name: "VELOCITY_MAX_TX", fallback: "5min", meaning: "how long a streaming transaction may last" },
   { name: "VELOCITY_HOST", fallback: "127.0.0.1", meaning: "the address that the API listens at" },
-  { name: "VELOCITY_PORT", fallback: "8080", meaning: "the port that the API listens at" },
+  { name: "VELOCITY_PORT", fallback: "8080", meaning: "the port that the API listens at; 0 chooses a free one" },
   { name: "VELOCITY_CORS_ORIGINS", fallback: "none", meaning: "origins that browsers may call from, or *" },
   { name: "VELOCITY_REQUEST_TIMEOUT", fallback: "30s", meaning: "when a request is given up, an import excepted" },
   { name: "VELOCITY_BODY_TIMEOUT", fallback: "10s", meaning: "when a body is given up of which nothing comes" },

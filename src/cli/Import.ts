@@ -32,7 +32,7 @@ const countLines = (chunk: Uint8Array): number => {
 const text = (value: ExactValue | undefined): string => (value === undefined || value === null ? "" : String(value))
 
 export const importRecords = Effect.fnUntraced(function* (target: Target, options: ImportOptions) {
-  const progress = yield* makeProgress({ label: options.label, total: options.total ?? 0, unit: "records" })
+  const progress = yield* makeProgress({ label: options.label, total: options.total, unit: "records" })
   const counted = options.lines.pipeThrough(
     new TransformStream<Uint8Array, Uint8Array>({
       transform: (chunk, controller) => {
@@ -48,12 +48,12 @@ export const importRecords = Effect.fnUntraced(function* (target: Target, option
     headers: { "content-type": "application/x-ndjson" }
   })
   const answer = yield* Effect.promise(() => response.text())
-  yield* progress.finish
   const outcome = yield* Effect.try({
     try: () => parse(answer),
     catch: () => failed("the API's answer is not JSON", 2)
   })
   if (!isExactObject(outcome)) return yield* failed("the API's answer is not an object", 2)
+  yield* progress.finish(Number(text(outcome.created)))
   return {
     created: text(outcome.created),
     firstId: text(outcome.first_id),

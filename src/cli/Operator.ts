@@ -3,7 +3,7 @@ import { Effect, Logger, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Operator from "../operator/Operator.ts"
 import { OperatorStatus, renderChange } from "../operator/OperatorStatus.ts"
-import { failed } from "./Settings.ts"
+import { startFailure } from "./StartFailure.ts"
 
 /** Logs each change of a resource, and ends when another operator has taken over. */
 export const follow = Effect.gen(function* () {
@@ -22,7 +22,7 @@ export const operator = Command.make(
   ({ manifests }) =>
     Effect.scoped(follow).pipe(
       Effect.provide(Operator.layerWithSql({ manifests })),
-      Effect.mapError((error) => failed(error.message)),
+      Effect.mapError(startFailure),
       Effect.provide(Logger.layer([Logger.consoleJson]))
     )
 ).pipe(

@@ -6,7 +6,8 @@
 import { Console, Effect } from "effect"
 import { Flag } from "effect/cli"
 import { displayWidth } from "effect/cli/CliOutput"
-import { stringify as toYaml } from "yaml"
+import { type ScalarTag, stringify } from "yaml"
+import { ExactNumber, type ExactValue, isExactObject } from "../domain/ExactJson.ts"
 
 export type Format = "table" | "json" | "yaml"
 
@@ -16,6 +17,9 @@ export const outputFlag = Flag.Literals("output", ["table", "json", "yaml"]).pip
   Flag.withDescription("How to print the answer"),
   Flag.withDefault("table" as Format)
 )
+
+/** `--limit N`, 20 unless said. */
+export const limitFlag = Flag.Int("limit").pipe(Flag.withDescription("At most so many"), Flag.withDefault(20))
 
 export interface Column<Row> {
   readonly title: string
@@ -47,6 +51,21 @@ export const table = <Row>(columns: ReadonlyArray<Column<Row>>, rows: ReadonlyAr
   return [line(columns.map((column) => column.title.toUpperCase())), ...cells.map(line)].join("\n")
 }
 
+/** Numbers by their digits, as they came: a float would round them. */
+const exactNumber: ScalarTag = {
+  tag: "tag:yaml.org,2002:float",
+  default: true,
+  identify: (value) => value instanceof ExactNumber,
+  resolve: (text) => new ExactNumber(text),
+  stringify: (item) => String(item.value)
+}
+
+/** A value for programs, on the lines of its format. */
+export const document = (format: "json" | "yaml", value: unknown): string =>
+  format === "json"
+    ? JSON.stringify(value, null, 2)
+    : stringify(value, { customTags: (tags) => [exactNumber, ...tags], keepUndefined: false }).trimEnd()
+
 /** Prints rows in the format asked for; an empty table says so on its own line. */
 export const printRows = <Row>(
   format: Format,
@@ -54,8 +73,12 @@ export const printRows = <Row>(
   rows: ReadonlyArray<Row>,
   empty: string
 ): Effect.Effect<void> =>
-  format === "json"
-    ? Console.log(JSON.stringify(rows, null, 2))
-    : format === "yaml"
-      ? Console.log(toYaml(rows).trimEnd())
-      : Effect.suspend(() => Console.log(rows.length === 0 ? empty : table(columns, rows)))
+  format !== "table"
+    ? Console.log(document(format, rows))
+    : Effect.suspend(() => Console.log(rows.length === 0 ? empty : table(columns, rows)))
+
+/** Says on stderr, where it disturbs no program, that a page is not all there is. */
+export const hintOfMore = (page: ExactValue, shown: number): Effect.Effect<void> =>
+  isExactObject(page) && typeof page.next_cursor === "string"
+    ? Console.error(`the first ${shown}; there are more: say --limit N`)
+    : Effect.void

@@ -7,7 +7,7 @@ import { type ExactObject, type ExactValue, isExactObject, stringify } from "../
 import { parsePath } from "../domain/Names.ts"
 import { callJson } from "./ApiCall.ts"
 import { importRecords } from "./Import.ts"
-import { type Column, outputFlag, printRows } from "./Output.ts"
+import { type Column, document, hintOfMore, limitFlag, outputFlag, printRows } from "./Output.ts"
 import { apiFlag, dataFlag, failed, targetOf, tokenFlag } from "./Settings.ts"
 import { commaSeparated } from "./Token.ts"
 
@@ -26,7 +26,7 @@ const pathArgument = Argument.String("path").pipe(
   Argument.withDescription("A record type: org/app/domain/object/version"),
   Argument.filter(
     (text) => parsePath(text) !== undefined,
-    (text) => `${text} is not org/app/domain/object/version`
+    () => "org/app/domain/object/version, such as acme/geo/atlas/country/v1"
   )
 )
 
@@ -59,7 +59,7 @@ const list = Command.make(
     sort: Flag.String("sort").pipe(Flag.withDescription("E.g. -population,name"), Flag.withDefault("")),
     select: Flag.String("select").pipe(Flag.withDescription("The fields to show"), Flag.withDefault("")),
     include: Flag.String("include").pipe(Flag.withDescription("References to show as records"), Flag.withDefault("")),
-    limit: Flag.Int("limit").pipe(Flag.withDescription("At most so many"), Flag.withDefault(20)),
+    limit: limitFlag,
     output: outputFlag
   },
   Effect.fnUntraced(function* (options) {
@@ -75,6 +75,7 @@ const list = Command.make(
     const page = yield* callJson(target, { path: `/api/${options.path}`, params })
     const rows = (isExactObject(page) && Array.isArray(page.items) ? page.items : []) as ReadonlyArray<ExactObject>
     yield* printRows(options.output, columnsOf(options.select, rows), rows, "no records")
+    yield* hintOfMore(page, rows.length)
   })
 ).pipe(
   Command.withDescription("List records"),
@@ -88,13 +89,18 @@ const list = Command.make(
 
 const get = Command.make(
   "get",
-  { path: pathArgument, id: Argument.String("id").pipe(Argument.withDescription("The record's id")), ...shared },
+  {
+    path: pathArgument,
+    id: Argument.String("id").pipe(Argument.withDescription("The record's id")),
+    ...shared,
+    output: outputFlag
+  },
   Effect.fnUntraced(function* (options) {
     const target = yield* targetOf({ ...options, roles: commaSeparated(options.roles) })
     const record = yield* callJson(target, { path: `/api/${options.path}/${encodeURIComponent(options.id)}` })
-    yield* Console.log(JSON.stringify(record, null, 2))
+    yield* Console.log(document(options.output === "yaml" ? "yaml" : "json", record))
   })
-).pipe(Command.withDescription("Show one record as JSON"))
+).pipe(Command.withDescription("Show one record, as JSON or YAML"))
 
 const load = Command.make(
   "import",
@@ -111,7 +117,9 @@ const load = Command.make(
       lines: Readable.toWeb(createReadStream(options.file)) as ReadableStream<Uint8Array>,
       total: undefined
     })
-    yield* Console.log(`${answer.created} records, ${answer.firstId} to ${answer.lastId}`)
+    yield* Console.log(
+      answer.created === "0" ? "no records" : `${answer.created} records, ${answer.firstId} to ${answer.lastId}`
+    )
   })
 ).pipe(
   Command.withDescription("Create records from a file of NDJSON: all of them, or none"),

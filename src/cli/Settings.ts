@@ -52,6 +52,9 @@ export interface DevAddress {
 
 export const addressFile = (data: string): string => join(data, "dev.json")
 
+export const noDevelopment = (data: string): string =>
+  `velocity dev has not run on ${data}: start it, or say --data DIR`
+
 const runningDev = (data: string): Effect.Effect<DevAddress, CommandFailed> =>
   Effect.tryPromise({
     try: async () => JSON.parse(await readFile(addressFile(data), "utf8")) as DevAddress,

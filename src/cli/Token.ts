@@ -1,8 +1,11 @@
 /** `velocity token`: a token of the development issuer, which `velocity dev` trusts where a Domain names no AuthStrategy. */
-import { Console, Duration, Effect, Option, Schema } from "effect"
+import { existsSync } from "node:fs"
+import { join } from "node:path"
+import { Console, Duration, Effect, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
-import { openDevelopmentIssuer } from "../access/DevelopmentIssuer.ts"
-import { dataFlag, failed } from "./Settings.ts"
+import { developmentKeyFile, openDevelopmentIssuer } from "../access/DevelopmentIssuer.ts"
+import { isName } from "../domain/Identity.ts"
+import { dataFlag, failed, noDevelopment } from "./Settings.ts"
 
 const units = { s: Duration.seconds, m: Duration.minutes, h: Duration.hours, d: Duration.days } as const
 
@@ -20,11 +23,20 @@ export const commaSeparated = (text: string): ReadonlyArray<string> =>
     .map((part) => part.trim())
     .filter((part) => part !== "")
 
+const parted = (text: string): readonly [string, string] => {
+  const at = text.indexOf("=")
+  return [text.slice(0, at), text.slice(at + 1)]
+}
+
 export const token = Command.make(
   "token",
   {
     actor: Flag.String("actor").pipe(
       Flag.withDescription("Whom the token speaks for (its subject)"),
+      Flag.filter(
+        (text) => isName(text),
+        () => "a name of 1 to 255 characters"
+      ),
       Flag.withMetavar("NAME")
     ),
     roles: Flag.String("roles").pipe(
@@ -32,9 +44,14 @@ export const token = Command.make(
       Flag.withMetavar("A,B"),
       Flag.withDefault("")
     ),
-    attributes: Flag.KeyValuePair("attribute").pipe(
-      Flag.withDescription("An attribute for row filters, as name=value; may be said again"),
-      Flag.optional
+    attributes: Flag.String("attribute").pipe(
+      Flag.withDescription("An attribute for row filters; may be said again"),
+      Flag.withMetavar("NAME=VALUE"),
+      Flag.filter(
+        (text) => text.indexOf("=") > 0,
+        () => "name=value, such as store_id=s1"
+      ),
+      Flag.atLeast(0)
     ),
     expires: Flag.String("expires").pipe(
       Flag.withDescription("How long it lasts, e.g. 90s, 10m, 12h"),
@@ -45,11 +62,13 @@ export const token = Command.make(
     data: dataFlag
   },
   Effect.fnUntraced(function* (options) {
+    // a key of its own would sign what nobody believes
+    if (!existsSync(join(options.data, developmentKeyFile))) return yield* failed(noDevelopment(options.data), 2)
     const issuer = yield* openDevelopmentIssuer(options.data).pipe(Effect.mapError((error) => failed(error.message, 2)))
     const text = yield* issuer.sign({
       subject: options.actor,
       roles: commaSeparated(options.roles),
-      attributes: Option.getOrElse(options.attributes, () => ({})),
+      attributes: Object.fromEntries(options.attributes.map(parted)),
       expiresIn: durationOf(options.expires)
     })
     yield* Console.log(text)

@@ -1,5 +1,5 @@
 /** The root of the command line: `velocity` and its subcommands, one file each. */
-import { Effect, Layer } from "effect"
+import { Console, Effect, Layer } from "effect"
 import { CliOutput, Command } from "effect/cli"
 import { api } from "./Api.ts"
 import { audit } from "./Audit.ts"
@@ -42,4 +42,14 @@ const formatter = Layer.effect(
   })
 )
 
-export const run = Command.run(root, { version }).pipe(Effect.provide(formatter))
+/** Wrong usage is told in a line or two on stderr, not behind a page of help. */
+const presenter = CliOutput.layerPresenter({
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? Effect.flatMap(CliOutput.Formatter, (format) =>
+          Console.error(`${format.formatErrors(event.errors).trim()}\n\nSee ${event.commandPath.join(" ")} --help`)
+        )
+      : CliOutput.defaultPresenter.present(event)
+})
+
+export const run = Command.run(root, { version }).pipe(Effect.provide(presenter), Effect.provide(formatter))

@@ -3,6 +3,13 @@
 /** Facts about an actor that row filters compare with. */
 export type Attributes = Readonly<Record<string, string | ReadonlyArray<string>>>
 
+/** What may stand in a name or value that goes into the database's JSON: well-formed text without control characters. */
+export const isPlain = (text: string): boolean => text.isWellFormed() && !/[\p{Cc}]/u.test(text)
+
+/** A subject, a role or the name of an attribute: 1 to 255 characters of plain text. */
+export const isName = (value: unknown): value is string =>
+  typeof value === "string" && value !== "" && value.length <= 255 && isPlain(value)
+
 /** What a token proved. */
 export interface Identity {
   /** `{strategy}/{subject}`: the actor's name everywhere. */

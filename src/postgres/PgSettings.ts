@@ -45,7 +45,7 @@ export const duration = (name: string, fallback: number): Config.Config<number> 
   )
 
 /** A whole number within bounds. */
-const integer = (name: string, fallback: number, minimum: number, maximum: number): Config.Config<number> =>
+export const integer = (name: string, fallback: number, minimum: number, maximum: number): Config.Config<number> =>
   Config.schema(Schema.NumberFromString.check(Schema.isInt(), Schema.isBetween({ minimum, maximum })), name).pipe(
     Config.withDefault(fallback)
   )

@@ -8,6 +8,7 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { Context, Duration, Effect, Layer, References } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
+import type { ServeError } from "effect/http/HttpServerError"
 import { HttpApiBuilder } from "effect/http-api"
 import { Authenticator } from "../access/Authenticator.ts"
 import { openApiPath } from "../api/Routes.ts"
@@ -29,6 +30,7 @@ import { healthHandlers } from "./HealthHandlers.ts"
 import { makeListener } from "./HttpListener.ts"
 import { HttpMetrics, RequestMetrics } from "./HttpMetrics.ts"
 import { IsolationGate } from "./IsolationGate.ts"
+import { type ListenError, listenError } from "./ListenError.ts"
 import { meHandlers } from "./MeHandlers.ts"
 import { platformHandlers } from "./PlatformHandlers.ts"
 import { Readiness } from "./Readiness.ts"
@@ -51,7 +53,21 @@ const reachable = (host: string): string => (host === "0.0.0.0" ? "127.0.0.1" : 
 /** The contract's routes and its description; over the handlers of every group. */
 const routes = Layer.mergeAll(HttpApiBuilder.layer(VelocityApi, { openapiPath: openApiPath }), docsLayer)
 
-/** Serves the contract over its handlers. Fails with `ServeError` where the address cannot be listened at. */
+const socket = ({ host, port, shutdownTimeout }: ServerSettings) => {
+  const live = NodeHttpServer.layer(makeListener, {
+    host,
+    port,
+    gracefulShutdownTimeout: Duration.millis(shutdownTimeout)
+  })
+  const refused = (error: ServeError) =>
+    Layer.unwrap(Effect.flatMap(listenError(host, port, error), Effect.fail)) as Layer.Layer<
+      Layer.Success<typeof live>,
+      ListenError
+    >
+  return Layer.catchTag(live, "ServeError", refused)
+}
+
+/** Serves the contract over its handlers. Fails with `ListenError` where the address cannot be listened at. */
 export const listening = (settings: ServerSettings) =>
   Layer.effect(
     ServerAddress,
@@ -75,16 +91,12 @@ export const listening = (settings: ServerSettings) =>
       const { address } = yield* HttpServer.HttpServer
       const port = address._tag === "UnixPathAddress" ? 0 : address.port
       const host = reachable(settings.host)
-      return { host: settings.host, port, url: `http://${authority(host, port)}` }
+      const url = `http://${authority(host, port)}`
+      yield* Effect.logInfo(`listening at ${url}`)
+      return { host: settings.host, port, url }
     })
   ).pipe(
-    Layer.provide(
-      NodeHttpServer.layer(makeListener, {
-        host: settings.host,
-        port: settings.port,
-        gracefulShutdownTimeout: Duration.millis(settings.shutdownTimeout)
-      })
-    ),
+    Layer.provide(socket(settings)),
     Layer.provide(
       Layer.succeed(HttpRouter.RouterConfig, { ignoreDuplicateSlashes: false, ignoreTrailingSlash: false })
     ),
@@ -108,7 +120,7 @@ const services = Layer.mergeAll(AuditLog.layer, Refusals.layer, Readiness.layer,
 
 /**
  * The server, whole, from `VELOCITY_*` variables; settings that are given win over them. Fails with `IsolationViolated`
- * where the database could let it past row-level security (exit with `IsolationCheck.exitCode`), with `ServeError` where
+ * where the database could let it past row-level security (exit with `IsolationCheck.exitCode`), with `ListenError` where
  * its address is taken, with `ConfigError` where a variable is missing or wrong. Without a database it comes up, is not
  * ready, and becomes it when the database answers.
  */

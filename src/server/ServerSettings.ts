@@ -1,6 +1,6 @@
 /** How the HTTP server is run, from `VELOCITY_*` variables. All times in milliseconds. */
 import { Config } from "effect"
-import { duration } from "../postgres/PgSettings.ts"
+import { duration, integer } from "../postgres/PgSettings.ts"
 
 export interface ServerSettings {
   readonly host: string
@@ -24,7 +24,7 @@ const listed = (text: string): ReadonlyArray<string> =>
 
 export const serverSettings: Config.Config<ServerSettings> = Config.all({
   host: Config.String("VELOCITY_HOST").pipe(Config.withDefault("127.0.0.1")),
-  port: Config.Port("VELOCITY_PORT").pipe(Config.withDefault(8080)),
+  port: integer("VELOCITY_PORT", 8080, 0, 65_535),
   corsOrigins: Config.String("VELOCITY_CORS_ORIGINS").pipe(Config.withDefault(""), Config.map(listed)),
   requestTimeout: duration("VELOCITY_REQUEST_TIMEOUT", 30_000),
   bodyTimeout: duration("VELOCITY_BODY_TIMEOUT", 10_000),
