@@ -57,27 +57,26 @@ function run(main, args) {
   }
   var child = child_process.spawn(node, [main].concat(args), { stdio: "inherit" })
   // A terminal sends Ctrl-C to the whole group, so the child may hear it twice; it takes the second for the first.
-  process.on("SIGINT", () => {
-    child.kill("SIGINT")
-  })
-  process.on("SIGTERM", () => {
-    child.kill("SIGTERM")
-  })
-  process.on("SIGHUP", () => {
-    child.kill("SIGHUP")
-  })
-  child.on("error", (error) => {
+  function pass(signal) {
+    child.kill(signal)
+  }
+  function unstarted(error) {
     process.stderr.write("velocity could not start " + node + ": " + error.message + "\n")
     process.exit(69)
-  })
-  child.on("exit", (code, signal) => {
+  }
+  function ended(code, signal) {
     if (signal !== null) {
       process.removeAllListeners(signal)
       process.kill(process.pid, signal)
     } else {
       process.exit(code)
     }
-  })
+  }
+  process.on("SIGINT", pass)
+  process.on("SIGTERM", pass)
+  process.on("SIGHUP", pass)
+  child.on("error", unstarted)
+  child.on("exit", ended)
 }
 
 exports.run = run
