@@ -338,6 +338,17 @@ const rules: ReadonlyArray<Rule> = [
     from pg_parameter_acl p, aclexplode(p.paracl) a where a.grantee = 0 or a.grantee in (select oid from ours)`
   },
   {
+    why: "a session begins as its login and under the rules of the house, whatever a role or the database was told to set",
+    sql: `select 'role_setting', coalesce(r.rolname::text, format('database %I', d.datname)), format('every session of it begins with %s', c.setting),
+      case when r.rolname is null then format('ALTER DATABASE %I RESET %I', d.datname, split_part(c.setting, '=', 1))
+        else format('ALTER ROLE %I%s RESET %I', r.rolname, ' IN DATABASE ' || quote_ident(d.datname), split_part(c.setting, '=', 1)) end
+    from pg_db_role_setting s
+      left join pg_roles r on r.oid = s.setrole left join pg_database d on d.oid = s.setdatabase, unnest(s.setconfig) as c(setting)
+    where (s.setdatabase = 0 or d.datname = current_database()) and (
+      (r.oid in (select oid from ours) and c.setting !~ '^(log_.*|.*_timeout|work_mem|temp_file_limit|application_name)=')
+      or (r.oid is null and c.setting ~ '^(role|session_authorization|row_security|session_replication_role|(session|local)_preload_libraries)='))`
+  },
+  {
     why: "a function with its owner's rights finds what its owner meant, and the owner is no more than velocity_owner",
     sql: `select 'search_path', p.oid::regprocedure::text, 'SECURITY DEFINER without a search_path of its own', format('ALTER ROUTINE %s SET search_path = pg_catalog, pg_temp', p.oid::regprocedure)
     from pg_proc p join code_schema s on s.oid = p.pronamespace

@@ -162,7 +162,7 @@ const complaintsOf = (session: Session) =>
   Effect.map(session.query(catalogueRules), (rows) =>
     rows
       .map(violationOf)
-      .filter((one) => /^(superuser|bypassrls|role_attribute|membership.*|.*_role_member)$/.test(one.code))
+      .filter((one) => /^(superuser|bypassrls|role_attribute|role_setting|membership.*|.*_role_member)$/.test(one.code))
   )
 
 /** The server is new enough, and the login is what a migration needs. */

@@ -41,6 +41,27 @@ const seeds: Readonly<Record<string, ReadonlyArray<Seed>>> = {
     { name: "the owner logs in", sql: ["alter role velocity_owner login"], code: "role_attribute" },
     { name: "inherits", sql: ["alter role velocity_api inherit"], code: "role_attribute" }
   ],
+  "every session begins as its login": [
+    {
+      name: "in a domain role",
+      sql: ["alter role velocity_api set role acme_geo_atlas_reader"],
+      code: "role_setting",
+      object: "velocity_api"
+    },
+    {
+      name: "in a domain role, here alone",
+      sql: ["alter role velocity_api in database used set role acme_geo_atlas_reader"],
+      code: "role_setting"
+    },
+    { name: "other names", sql: ["alter role velocity_operator set search_path = public"], code: "role_setting" },
+    { name: "a domain role's", sql: ["alter role acme_geo_atlas_admin set row_security = off"], code: "role_setting" },
+    {
+      name: "everybody's",
+      sql: ["alter database used set session_replication_role = replica"],
+      code: "role_setting",
+      object: "database used"
+    }
+  ],
   "no path through memberships to either": [
     {
       name: "SET",
