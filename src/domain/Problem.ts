@@ -51,6 +51,11 @@ export const problems = {
     "The query is too large",
     "At most 64 terms, 32 levels, 4 includes and 1,000 records a page."
   ),
+  page_too_large: entry(
+    400,
+    "The page is too large",
+    "The records of a page may have 64 MiB together. Ask for fewer with `limit`, or for fewer fields with `select`."
+  ),
   cursor_invalid: entry(
     400,
     "Not a cursor of this query",

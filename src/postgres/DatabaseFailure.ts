@@ -35,8 +35,8 @@ export type Reason =
   | (Caused & { readonly _tag: "NotNull"; readonly column: string })
   /** A text that is no value of its type, or holds what no text may (class 22). */
   | (Caused & { readonly _tag: "InvalidText" })
-  /** A number or time beyond its type (22003, 22008), or a value longer than an entry of its index may be (54000, with the index). */
-  | (Caused & { readonly _tag: "OutOfRange"; readonly index?: string | undefined })
+  /** A number or time beyond its type (22003, 22008), or a value longer than an entry of its index may be (54000 is `tooLong`, with the index). */
+  | (Caused & { readonly _tag: "OutOfRange"; readonly tooLong?: boolean; readonly index?: string | undefined })
   /** 42501; `rowSecurity` when a policy's check refused the row, and not a missing privilege. */
   | (Caused & { readonly _tag: "Denied"; readonly rowSecurity: boolean })
   /** Raised by one of our own functions: VL0xx with its DETAIL. */
@@ -134,7 +134,7 @@ const reasonOf = (fields: ServerError, cause: unknown): Reason => {
     case "22008":
       return { _tag: "OutOfRange", cause }
     case "54000":
-      return { _tag: "OutOfRange", index: fields.constraint, cause }
+      return { _tag: "OutOfRange", tooLong: true, index: fields.constraint, cause }
     // invalid_text_representation, invalid_binary_representation, datetime format, encoding, JSON texts
     case "22P02":
     case "22P03":

@@ -9,6 +9,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type { ExactValue } from "../domain/ExactJson.ts"
+import { fault } from "../domain/Fault.ts"
 import type { Caller } from "../domain/Identity.ts"
 import type { Operation } from "../domain/Operation.ts"
 import { Problem, problem } from "../domain/Problem.ts"
@@ -62,6 +63,12 @@ export class ReadRecords extends Context.Service<
   )
 }
 
+const pageTooLarge = (limit: number, bytes: number): Problem => {
+  const fits = Math.max(1, Math.floor((limit * ReadSql.maxPageBytes) / bytes))
+  const detail = `the page would have ${bytes} bytes; about ${fits} records of this size fit`
+  return problem("page_too_large", { errors: [fault(["limit"], "too_large", detail)] })
+}
+
 /** Everything that is known of a page before it is asked for. */
 interface Page {
   readonly type: RecordType
@@ -87,6 +94,8 @@ const make = Effect.gen(function* () {
       const stale = staleOf(failure, involved)
       if (stale !== undefined) return new StaleDefinition({ path: stale.path, cause: failure })
       const { _tag, cause } = failure.reason
+      // beyond a gigabyte Postgres cannot add the texts of a page up (StringInfo, 54000)
+      if (_tag === "OutOfRange" && failure.reason.tooLong) return problem("page_too_large", { cause })
       // nothing but a value of the query can be it
       return _tag === "InvalidText" || _tag === "OutOfRange"
         ? problem("malformed_query", { detail: "a value is not one of its field's type", cause })
@@ -193,6 +202,7 @@ const make = Effect.gen(function* () {
     const count = query.count === undefined ? undefined : countIn(results[0])
     return yield* answerOf(type, scope, results[counts.length], {
       target,
+      limit: query.limit,
       count,
       seal: (body, cursors) => joins.sealed(body, cursors)
     })
@@ -205,15 +215,18 @@ const make = Effect.gen(function* () {
     result: SqlResult | undefined,
     {
       count,
+      limit,
       seal = (body) => body,
       target
     }: {
       readonly target: string | undefined
+      readonly limit: number
       readonly count?: string | undefined
       readonly seal?: (body: string, box: CursorBox) => string
     }
   ): Effect.fn.Return<Answer, Failing> {
     const [row] = result?.rows ?? []
+    if (Number(row?.bytes) > ReadSql.maxPageBytes) return yield* pageTooLarge(limit, Number(row?.bytes))
     const open = yield* box(type)
     const cursor = row?.more === true ? open.seal(scope, JSON.parse(String(row.keys)) as CursorKeys) : undefined
     const items = seal(String(row?.items ?? ""), open)
@@ -252,8 +265,8 @@ const make = Effect.gen(function* () {
     const statement = ReadSql.historySql(type, caller, id, keys?.[0], query.limit)
     const [result] = yield* reading(type, caller, "history", [statement])
     // every record has a first event: without one there is no record, or none that he may see
-    if (keys === undefined && (result?.rows[0]?.items ?? "") === "") return yield* problem("not_found")
-    return yield* answerOf(type, scope, result, { target })
+    if (keys === undefined && Number(result?.rows[0]?.bytes ?? 0) === 0) return yield* problem("not_found")
+    return yield* answerOf(type, scope, result, { target, limit: query.limit })
   })
 
   return ReadRecords.of({ get, list, query, history })

@@ -200,6 +200,14 @@ const pageRows = (
     : `select _u.* from (${branches.map((one) => `(${one})`).join(" union all ")}) _u limit ${size}`
 }
 
+/** The most bytes of a page's items: what a replica can hold for each of its connections at once. */
+export const maxPageBytes = 64 * 1024 * 1024
+
+/** The page as one text, `items`, or nothing where it has more `bytes` than a page may have; Postgres adds it up once. */
+const itemsOf = (aggregate: string): string =>
+  `coalesce(case when octet_length(${aggregate}) <= ${maxPageBytes} then ${aggregate} end, '') as items,
+  coalesce(octet_length(${aggregate}), 0) as bytes`
+
 /** Reads one page: `items` as JSON, whether there are `more`, and the last row's `keys` as JSON. */
 export const listSql = (
   type: RecordType,
@@ -225,7 +233,7 @@ export const listSql = (
   const audit = isAudited(type)
     ? `, ${auditCall("null::uuid", `jsonb_build_object('count', count(*) ${onPage}${told})`)} is null as unaudited`
     : ""
-  const sql = `select coalesce(string_agg(_p._j, ','${ordered}) ${onPage}, '') as items,
+  const sql = `select ${itemsOf(`string_agg(_p._j, ','${ordered}) ${onPage}`)},
   coalesce(max(_p._n) > ${last}, false) as more, array_to_json(max(_p._k) filter (where _p._n = ${last}))::text as keys, ${entered(type, "read")}${audit}
 from (
   select ${rowAlias}._n, ${rowAlias}.id, ${keySql(order, rowAlias)} as _k, row_to_json(_b.*)::text as _j
@@ -302,7 +310,7 @@ export const historySql = (
     : ""
   const state = `(select row_to_json(_s.*) from (select ${projection.columns(stateRow("_r.state"))}) _s)`
   return statement(
-    `select coalesce(string_agg(_p._j, ',') ${onPage}, '') as items, coalesce(max(_p._n) > ${last}, false) as more,
+    `select ${itemsOf(`string_agg(_p._j, ',') ${onPage}`)}, coalesce(max(_p._n) > ${last}, false) as more,
   array_to_json(array[(max(_p.version) filter (where _p._n = ${last}))::text])::text as keys, ${entered(type, "history")}${audit}
 from (
   select _r._n, _r.version, row_to_json(_b.*)::text as _j

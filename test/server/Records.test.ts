@@ -425,6 +425,23 @@ describe("a list", () => {
     expect(new Set(ids).size).toBe(ids.length)
   })
 
+  it("of more than 64 MiB says how many records fit, and gives these", async () => {
+    const large = JSON.stringify("x".repeat(9 * 1024 * 1024))
+    for (let n = 0; n < 8; n++) {
+      const reply = await post(things, `{"name":"large ${n}","note":"large","data":${large}}`)
+      expect(reply.status).toBe(201)
+    }
+    const asked = (query: string) => ask(`${things}?filter[name][like]=large*&${query}`)
+    const refused = await asked("limit=8")
+    expect([refused.status, refused.json.code, codes(refused)]).toEqual([400, "page_too_large", ["/limit too_large"]])
+    const [, fits] = /about ([0-9]+) records/u.exec(refused.json.errors[0].detail) ?? []
+    const page = await asked(`limit=${fits}`)
+    expect([page.status, page.json.items.length]).toEqual([200, Number(fits)])
+    const rest = await asked(`limit=${fits}&cursor=${page.json.next_cursor}`)
+    expect(page.json.items.length + rest.json.items.length).toBe(8)
+    expect((await asked("limit=8&select=name")).json.items.length).toBe(8)
+  })
+
   it("is the same by parameters and by a tree", async () => {
     const one = await page("filter[status][eq]=draft&filter[amount][gte]=5&sort=name&limit=10&select=name,amount")
     const tree = await post(
