@@ -180,7 +180,11 @@ export const problems = {
   ),
   // 429 to 503
   internal: entry(500, "Something is wrong on our side", "It is logged under the requestId."),
-  unavailable: entry(503, "The database does not answer", "Nothing was done. Repeat after Retry-After."),
+  unavailable: entry(
+    503,
+    "The database cannot be asked now",
+    "It does not answer, or every connection is busy. Nothing was done. Repeat after Retry-After."
+  ),
   busy: entry(503, "Too many imports are under way", "Nothing was done. Repeat after Retry-After."),
   timeout: entry(503, "It took too long", "Nothing was done. Repeat, or ask for less."),
   lock_timeout: entry(503, "A lock did not come", "Nothing was done. Repeat after Retry-After."),

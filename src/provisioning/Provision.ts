@@ -243,7 +243,11 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
       ? { change: { statements: createTable(table), steps: ["create"] }, faults: [] }
       : changeTable(table, actual)
   if (notYet.length > 0) {
-    return yield* refused("EvolutionNotYet", "this change to a table that is there cannot be made yet", notYet)
+    return yield* refused(
+      "EvolutionNotYet",
+      "this change to a table that is there cannot be made yet (take back what it says here, or start over as another object)",
+      notYet
+    )
   }
 
   yield* tx.query(setLockTimeout)

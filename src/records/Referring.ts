@@ -20,7 +20,7 @@ import { enterFor, gateSql } from "./Entering.ts"
 import type { Values } from "./InputDecoder.ts"
 import type { RecordType } from "./RecordType.ts"
 import type { CallerValue } from "./RowFilterSql.ts"
-import { eventSql, stateColumns } from "./WriteSql.ts"
+import { eventSql, newEventId, stateColumns } from "./WriteSql.ts"
 import { callerOn, filterSql, grants, type Referring, type WriteRequest, writeTypeOf } from "./WriteType.ts"
 
 /** Records that one delete may take along or change, in all. */
@@ -95,7 +95,7 @@ const changeReferring = (
         from ${type.table} o where o.id = any ($1::uuid[])) c
   where t.id = c.id and t.deleted_at is null
   returning t.*),
-${eventSql(def, operation, changed, "gen_random_uuid()", "$2::text", "$3::text")}
+${eventSql(def, operation, changed, newEventId, "$2::text", "$3::text")}
 select coalesce(array_agg(s.id::text), '{}') as ids, coalesce(array_agg(s.event_id::text), '{}') as events from state s`,
     params: [ids, caller.identity.actor, caller.requestId]
   }

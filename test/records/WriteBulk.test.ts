@@ -66,7 +66,7 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("Many at 
         const body = bodyOf(made)
         expect(body).toMatchObject({ created: 1201 })
         const rows = yield* world.sql(
-          `select e.entity_id::text as id, encode(e.hash, 'hex') as hash, e.version, e.op, c.area::text as area, (e.state->>'code')::int as code,
+          `select e.entity_id::text as id, e.id::text as event, encode(e.hash, 'hex') as hash, e.version, e.op, c.area::text as area, (e.state->>'code')::int as code,
            e.hash = platform.event_hash(e.salt, e.storage_id || '/' || e.entity_id || '/1/create', e.state) as sound
          from platform.event_log e join ${world.table("city")} c on c.id = e.entity_id order by e.entity_id`
         )
@@ -75,6 +75,7 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("Many at 
         expect(
           rows.every((row, index) => row.sound === true && row.code === index && row.area === `${index}.000`)
         ).toBe(true)
+        for (const row of rows) expect(row.event).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab]/u)
         const entries = yield* world.sql(
           "select payload, action, outcome from platform.audit_log where schema_path = $1 and action not like 'operator.%' order by payload->>'first_id'",
           [`${world.chain}/city/v1`]

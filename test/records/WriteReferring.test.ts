@@ -66,7 +66,7 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("Deleting
       const note = idOf(yield* world.create("note", admin, { text: "n", root }))
       expect((yield* world.remove("root", admin, root)).status).toBe(204)
       const gone = yield* world.sql(
-        `select e.entity_id::text as id, e.op, e.version, a.action, a.outcome, a.schema_path, a.payload->>'hash' = encode(e.hash, 'hex') as same,
+        `select e.entity_id::text as id, e.id::text as event, e.op, e.version, a.action, a.outcome, a.schema_path, a.payload->>'hash' = encode(e.hash, 'hex') as same,
            e.hash = platform.event_hash(e.salt, e.storage_id || '/' || e.entity_id || '/' || e.version || '/' || e.op, e.state) as sound
          from platform.event_log e join platform.audit_log a on a.payload->>'event' = e.id::text
          where e.chain = $1 and e.version = 2 order by e.entity_id`,
@@ -75,6 +75,7 @@ layer(withDatabase(WriteRecords.layer), { excludeTestServices: true })("Deleting
       const expected = [...[root, ...branches, twig, ...leaves].map((id) => [id, "delete"]), [note, "update"]].sort()
       expect(gone.map((row) => [row.id, row.op])).toEqual(expected)
       for (const row of gone) expect(row).toMatchObject({ action: row.op, outcome: "ok", same: true, sound: true })
+      for (const row of gone) expect(row.event).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab]/u)
       expect(new Set(gone.map((row) => row.schema_path)).size).toBe(4)
       expect(yield* world.sql(`select root, version, deleted_at from ${world.table("note")}`)).toEqual([
         { root: null, version: 2, deleted_at: null }
