@@ -283,7 +283,7 @@ $fn$;$ddl$
     where p.pronamespace = 'platform'::regnamespace and p.proname = substring(v_ddl from 'function platform\.(\w+)\(')
       and p.prosrc = split_part(v_ddl, '$fn' || '$', 2) and not p.prosecdef and p.proowner = 'velocity_owner'::regrole
       and p.proconfig = '{"search_path=pg_catalog, pg_temp"}'
-      and (select array_agg(format('%s=%s', a.grantee::regrole, a.privilege_type) order by a.grantee::regrole::text)
+      and (select array_agg(format('%s=%s', a.grantee::regrole, a.privilege_type) order by a.grantee <> 'pg_database_owner'::regrole)
            from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a)
         = array['pg_database_owner=EXECUTE', 'velocity_owner=EXECUTE'];
     if not found then

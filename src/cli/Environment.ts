@@ -25,6 +25,11 @@ export const variables: ReadonlyArray<Variable> = [
     meaning: "the database owner's credentials (velocity migrate)"
   },
   {
+    name: "VELOCITY_ROLE_PREFIX",
+    fallback: "none",
+    meaning: "stands in front of every role where installations share a server (velocity migrate)"
+  },
+  {
     name: "VELOCITY_LISTEN_URL",
     fallback: "the API's URL",
     meaning: "a direct connection for LISTEN where a pooler stands between"

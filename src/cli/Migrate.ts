@@ -3,7 +3,9 @@ import { Config, Console, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as IsolationCheck from "../postgres/IsolationCheck.ts"
 import * as Migrations from "../postgres/Migrations.ts"
+import { rolePrefix } from "../postgres/RolePrefix.ts"
 import { failed } from "./Settings.ts"
+import { startFailure } from "./StartFailure.ts"
 
 const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`
 
@@ -16,7 +18,9 @@ export const migrate = Command.make(
     )
   },
   Effect.fnUntraced(function* ({ url }) {
-    const applied = yield* Migrations.run({ url }).pipe(Effect.mapError((error) => failed(error.message)))
+    const prefix = yield* Effect.mapError(rolePrefix, startFailure)
+    const run = Migrations.run({ url, rolePrefix: prefix })
+    const applied = yield* Effect.mapError(run, (error) => failed(error.message))
     for (const file of applied.added) yield* Console.log(`applied   ${file}`)
     for (const what of applied.complaints) yield* Console.error(`not repaired: ${IsolationCheck.render(what)}`)
     yield* Console.log(

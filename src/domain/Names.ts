@@ -59,8 +59,9 @@ export const parseChain = (text: string): DomainPath | undefined => {
 
 const underscored = (text: string): string => text.replaceAll("-", "_")
 
-/** `acme_geo_atlas`. */
-export const pgSchemaOf = (path: DomainPath): string => underscored(`${path.org}_${path.app}_${path.domain}`)
+/** `acme_geo_atlas`; behind the prefix of an installation that shares its server with others (`stage_`). */
+export const pgSchemaOf = (path: DomainPath, prefix = ""): string =>
+  `${prefix}${underscored(`${path.org}_${path.app}_${path.domain}`)}`
 /** `country_v1`. */
 export const pgTableOf = (path: Pick<RecordPath, "object" | "version">): string =>
   underscored(`${path.object}_${path.version}`)
@@ -117,8 +118,8 @@ const reservedOrgs: ReadonlySet<string> = new Set(["pg", "platform", "velocity"]
 export const isReservedOrg = (org: string): boolean => reservedOrgs.has(org) || org.startsWith("pg-")
 
 /** What is wrong with a domain's path, by key. */
-export const domainNameFaults = (path: DomainPath): ReadonlyArray<Fault> => {
-  const schema = pgSchemaOf(path)
+export const domainNameFaults = (path: DomainPath, prefix = ""): ReadonlyArray<Fault> => {
+  const schema = pgSchemaOf(path, prefix)
   return [
     ...(isReservedOrg(path.org)
       ? [
@@ -134,7 +135,7 @@ export const domainNameFaults = (path: DomainPath): ReadonlyArray<Fault> => {
           fault(
             ["domain"],
             "name_too_long",
-            `the schema ${schema} would have ${schema.length} bytes; org, app and domain together may have ${schemaMaxLength - 2}`
+            `the schema ${schema} would have ${schema.length} bytes; org, app and domain together may have ${schemaMaxLength - 2 - prefix.length}`
           )
         ]
       : [])

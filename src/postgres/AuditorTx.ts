@@ -63,6 +63,6 @@ export class AuditorTx extends Context.Service<
 const entering = (pool: SessionPool): Statement => {
   const timeout = `set_config('statement_timeout', '${pool.settings.maxTransaction}ms', true)`
   return statement(
-    `select set_config('role', 'velocity_auditor', true)${transactionSettings(pool.settings)}, ${timeout}`
+    `select set_config('role', '${pool.settings.rolePrefix}velocity_auditor', true)${transactionSettings(pool.settings)}, ${timeout}`
   )
 }

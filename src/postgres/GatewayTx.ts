@@ -50,4 +50,6 @@ export class GatewayTx extends Context.Service<
 }
 
 const entering = (pool: SessionPool): Statement =>
-  statement(`select set_config('role', 'velocity_gateway', true)${transactionSettings(pool.settings)}`)
+  statement(
+    `select set_config('role', '${pool.settings.rolePrefix}velocity_gateway', true)${transactionSettings(pool.settings)}`
+  )

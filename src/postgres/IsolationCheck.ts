@@ -12,6 +12,7 @@ import { ApiSql } from "./ApiSql.ts"
 import { type DatabaseFailure, fromSqlError } from "./DatabaseFailure.ts"
 import { judgeDefinitions } from "./IsolationDefinitions.ts"
 import { catalogueRules, type Violation, violationOf } from "./IsolationRules.ts"
+import { prefixed, prefixOfUrl } from "./RolePrefix.ts"
 import { type Statement, statement } from "./Statement.ts"
 import * as Transaction from "./Transaction.ts"
 
@@ -42,12 +43,15 @@ const unanswerable = new Set(["not_migrated", "wrong_login", "missing_membership
 
 /** Asks both questions, the second only where there is something to ask it of. */
 const judge = <E, R>(
+  prefix: string,
   bundle: (statements: ReadonlyArray<Statement>) => Effect.Effect<Answers, E, R>
 ): Effect.Effect<ReadonlyArray<Violation>, E, R> =>
   Effect.gen(function* () {
-    const found = ((yield* bundle(ofCatalogue))[1]?.rows ?? []).map(violationOf)
+    const ask = (statements: ReadonlyArray<Statement>) =>
+      bundle(statements.map((one) => ({ ...one, sql: prefixed(one.sql, prefix) })))
+    const found = ((yield* ask(ofCatalogue))[1]?.rows ?? []).map(violationOf)
     if (found.some((one) => unanswerable.has(one.code))) return found
-    const [, policies, , definitions] = yield* bundle(ofDefinitions)
+    const [, policies, , definitions] = yield* ask(ofDefinitions)
     return [...found, ...judgeDefinitions(definitions?.rows ?? [], policies?.rows ?? [])]
   })
 
@@ -57,7 +61,9 @@ const judge = <E, R>(
  */
 export const check = (database?: string): Effect.Effect<ReadonlyArray<Violation>, DatabaseFailure, ApiSql> =>
   Effect.flatMap(ApiSql, (api) =>
-    api.on(database, (pool) => judge((statements) => Transaction.bundle(pool, undefined, statements, "read")))
+    api.on(database, (pool) =>
+      judge(pool.settings.rolePrefix, (statements) => Transaction.bundle(pool, undefined, statements, "read"))
+    )
   )
 
 /** The same on a connection of its own, which lasts as long as the question: for `velocity doctor`. */
@@ -65,7 +71,7 @@ export const checkAt = (url: Redacted.Redacted): Effect.Effect<ReadonlyArray<Vio
   Effect.scoped(
     Effect.gen(function* () {
       const connection = yield* PgConnection.make({ url, applicationName: "velocity isolation check" })
-      return yield* judge((statements) =>
+      return yield* judge(prefixOfUrl(url), (statements) =>
         Effect.gen(function* () {
           yield* connection.query("begin read only")
           const answers = yield* Effect.forEach(statements, (one) => connection.query(one.sql, one.params, false))

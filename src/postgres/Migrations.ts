@@ -22,6 +22,7 @@ import * as Schedule from "effect/Schedule"
 import type { SqlError } from "effect/sql/SqlError"
 import { sqlStateOf } from "./DatabaseFailure.ts"
 import { catalogueRules, type Violation, violationOf } from "./IsolationRules.ts"
+import { prefixed } from "./RolePrefix.ts"
 import { statementsOf } from "./SqlScript.ts"
 
 /** A migration could not be applied; nothing of its file is left. The message is one for a person. */
@@ -58,6 +59,8 @@ export interface Applied {
 export interface MigrateOptions {
   /** The owner's connection. */
   readonly url: Redacted.Redacted
+  /** What stands in front of our roles (RolePrefix); nothing unless said. */
+  readonly rolePrefix?: string | undefined
   /** Where the files are; the package's own unless said. */
   readonly folder?: string | undefined
 }
@@ -135,7 +138,7 @@ const attempt = Effect.fnUntraced(function* (options: MigrateOptions) {
   }).pipe(Effect.mapError((error) => failed(undefined, error)))
   const session: Session = {
     query: (sql, params = [], file) =>
-      connection.query(sql, params).pipe(
+      connection.query(prefixed(sql, options.rolePrefix ?? ""), params).pipe(
         Effect.mapError((error) => failed(file, error)),
         Effect.map((result) => result.rows)
       )

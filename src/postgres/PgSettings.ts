@@ -7,10 +7,13 @@ import * as Config from "effect/Config"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
+import { prefixOfUrl } from "./RolePrefix.ts"
 
 /** One login's pool. All times in milliseconds. */
 export interface PoolSettings {
   readonly url: Redacted.Redacted
+  /** What stands in front of this installation's roles (RolePrefix). */
+  readonly rolePrefix: string
   /** Shown in pg_stat_activity. */
   readonly name: string
   readonly maxConnections: number
@@ -64,7 +67,7 @@ export const apiSettings: Config.Config<PoolSettings> = Config.all({
   url: Config.Redacted("VELOCITY_API_DATABASE_URL"),
   maxConnections: apiConnections,
   ...common
-}).pipe(Config.map((settings) => ({ ...settings, name: "velocity-api" })))
+}).pipe(Config.map((settings) => ({ ...settings, rolePrefix: prefixOfUrl(settings.url), name: "velocity-api" })))
 
 /** DDL waits for locks and reads whole tables; a request does not. */
 const operatorStatement = 60_000
@@ -74,7 +77,14 @@ export const operatorSettings: Config.Config<PoolSettings> = Config.all({
   url: Config.Redacted("VELOCITY_OPERATOR_DATABASE_URL"),
   ...common,
   statementTimeout: duration("VELOCITY_OPERATOR_STATEMENT_TIMEOUT", operatorStatement)
-}).pipe(Config.map((settings) => ({ ...settings, name: "velocity-operator", maxConnections: 4 })))
+}).pipe(
+  Config.map((settings) => ({
+    ...settings,
+    rolePrefix: prefixOfUrl(settings.url),
+    name: "velocity-operator",
+    maxConnections: 4
+  }))
+)
 
 /**
  * The direct connection for LISTEN: `VELOCITY_LISTEN_URL`, else `VELOCITY_API_DATABASE_URL`. None behind a pooler whose

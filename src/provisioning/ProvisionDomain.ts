@@ -13,6 +13,7 @@ import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { defaultDatabase } from "../postgres/Databases.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
+import { prefixOfLogin } from "../postgres/RolePrefix.ts"
 import { statement } from "../postgres/Statement.ts"
 import { lockDomain, reserveName, setLockTimeout } from "./Names.ts"
 import { actorOf, foreignOrigin, type Origin, originParams } from "./Origin.ts"
@@ -37,8 +38,8 @@ export interface DomainOutcome {
 const rowSql =
   "select pg_schema, auth_strategy, spec_hash, source, namespace, name from platform.domains where chain = $1"
 
-const faultsOf = ({ origin: _, spec }: WantedDomain): ProvisionRefused | undefined => {
-  const faults = domainNameFaults(spec).map((one) => ({ ...one, pointer: `/spec${one.pointer}` }))
+const faultsOf = ({ origin: _, spec }: WantedDomain, prefix: string): ProvisionRefused | undefined => {
+  const faults = domainNameFaults(spec, prefix).map((one) => ({ ...one, pointer: `/spec${one.pointer}` }))
   if (faults.length > 0) return refused("Invalid", faults.map((one) => one.detail).join("; "), faults)
   if (spec.database !== defaultDatabase) {
     return refused("UnknownDatabase", `no database ${spec.database} is configured`)
@@ -60,6 +61,12 @@ const matches = (row: Readonly<Record<string, unknown>> | undefined, wanted: Wan
   row.source === wanted.origin.source &&
   foreignOrigin(row, wanted.origin, chainOf(wanted.spec)) === undefined
 
+/** The prefix of this installation's roles, which is in the name of the operator's login. */
+const rolePrefixOf = (tx: Tx): Effect.Effect<string, DatabaseFailure> =>
+  Effect.map(tx.query(statement("select session_user::text as login")), ({ rows: [row] }) =>
+    prefixOfLogin(String(row?.login))
+  )
+
 /** A role that is made unless it is there; two databases of one server may do so at once. */
 const roleSql = (role: string): string =>
   `begin
@@ -77,14 +84,14 @@ const memberSql = (role: string, member: string): string =>
     grant ${quoteName(role)} to ${member} with inherit false, set true, admin false;
   end if`
 
-const makeSchema = Effect.fnUntraced(function* (tx: Tx, schema: string) {
+const makeSchema = Effect.fnUntraced(function* (tx: Tx, schema: string, prefix: string) {
   const roles = rolesOf(schema)
   const all = [roles.owner, roles.reader, roles.writer, roles.admin]
   yield* tx.query(
     inOneBlock([
       ...all.map(roleSql),
-      memberSql(roles.owner, "velocity_operator"),
-      ...[roles.reader, roles.writer, roles.admin].map((role) => memberSql(role, "velocity_api"))
+      memberSql(roles.owner, `${prefix}velocity_operator`),
+      ...[roles.reader, roles.writer, roles.admin].map((role) => memberSql(role, `${prefix}velocity_api`))
     ])
   )
   yield* tx.query(statement("select platform.domain_admit($1)::text as admitted", [schema]))
@@ -118,8 +125,9 @@ const makeSchema = Effect.fnUntraced(function* (tx: Tx, schema: string) {
 export const applyDomain = Effect.fn("Provision.applyDomain")(function* (tx: Tx, wanted: WantedDomain) {
   const { authStrategy, origin, spec } = wanted
   const chain = chainOf(spec)
-  const schema = pgSchemaOf(spec)
-  const faults = faultsOf(wanted)
+  const prefix = yield* rolePrefixOf(tx)
+  const schema = pgSchemaOf(spec, prefix)
+  const faults = faultsOf(wanted, prefix)
   if (faults !== undefined) return yield* faults
   yield* lockDomain(tx, chain)
   const [row] = (yield* tx.query(statement(rowSql, [chain]))).rows
@@ -146,7 +154,7 @@ export const applyDomain = Effect.fn("Provision.applyDomain")(function* (tx: Tx,
         params
       )
     )
-    yield* makeSchema(tx, schema)
+    yield* makeSchema(tx, schema, prefix)
   } else {
     yield* tx.query(
       statement(

@@ -119,6 +119,33 @@ export const freshDatabase: Effect.Effect<TestDatabase, unknown, Scope.Scope> = 
   }
 })
 
+/**
+ * The same of another installation on the run's server, whose roles begin with `rolePrefix`; they stay until the server
+ * ends. After `freshDatabase`, which makes the migrator.
+ */
+export const prefixedDatabase = Effect.fnUntraced(function* (rolePrefix: string) {
+  const superuser = inject("postgres")
+  const password = loginPassword(superuser)
+  const id = randomBytes(5).toString("hex")
+  const name = `t_${id}`
+  const url = (user: string) => withLogin(superuser, user, password, name)
+  yield* Effect.acquireRelease(
+    Effect.andThen(query(superuser, `create database ${name} owner ${migrator}`), migrate(url(migrator), rolePrefix)),
+    () => Effect.ignore(query(superuser, `drop database if exists ${name} with (force)`))
+  )
+  const logins = ["velocity_api", "velocity_operator"].map((login) => `${rolePrefix}${login}`)
+  for (const login of logins) yield* query(superuser, `alter role ${login} password '${password}'`)
+  const [api = "", operator = ""] = logins
+  return {
+    name,
+    apiUrl: url(api),
+    operatorUrl: url(operator),
+    ownerUrl: url(migrator),
+    superuserUrl: withLogin(superuser, "postgres", new URL(superuser).password, name),
+    org: `o${id}`
+  } satisfies TestDatabase
+})
+
 /** The configuration that the services of `src/` read, for a test's database. */
 export const configOf = (
   database: TestDatabase,

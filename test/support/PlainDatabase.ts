@@ -60,6 +60,7 @@ export const plainDatabase: Effect.Effect<PlainDatabase, SqlError, Scope.Scope> 
 
 /** Settings of a small pool over a URL, with timeouts that a test can wait for. */
 export const settingsOf = (url: string, more: Partial<PoolSettings> = {}): PoolSettings => ({
+  rolePrefix: "",
   url: Redacted.make(url),
   name: "velocity test",
   maxConnections: 2,
