@@ -2,13 +2,30 @@
 import { Effect, Logger, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Operator from "../operator/Operator.ts"
-import { OperatorStatus, renderChange } from "../operator/OperatorStatus.ts"
+import {
+  isManifestInvalid,
+  isSound,
+  OperatorStatus,
+  renderChange,
+  type StatusChange
+} from "../operator/OperatorStatus.ts"
 import { startFailure } from "./StartFailure.ts"
 
-/** Logs each change of a resource, and ends when another operator has taken over. */
+/** One line; what a manifest has wrong is told with its place in the file, and not again as its resource's condition. */
+const told = (change: StatusChange): Effect.Effect<void> => {
+  if (change._tag === "Resource" && isManifestInvalid(change.state)) return Effect.void
+  const line = renderChange(change)
+  return line.startsWith("!") ? Effect.logWarning(line) : Effect.logInfo(line)
+}
+
+/** Logs what is not as it should be, then each change, and ends when another operator has taken over. */
 export const follow = Effect.gen(function* () {
   const status = yield* OperatorStatus
-  yield* Stream.runForEach(status.changes, (change) => Effect.logInfo(renderChange(change))).pipe(Effect.forkScoped)
+  for (const problem of status.problems()) yield* told({ _tag: "Problem", problem })
+  for (const state of status.resources()) {
+    if (!isSound(state)) yield* told({ _tag: "Resource", state })
+  }
+  yield* Stream.runForEach(status.changes, told).pipe(Effect.forkScoped)
   return yield* status.superseded
 })
 

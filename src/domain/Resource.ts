@@ -2,11 +2,12 @@
  * The envelope of every resource, and the one decoder of manifests: unknown keys at any depth are refused, and every
  * fault is told at once, by pointer.
  */
-import { Exit, Schema, SchemaIssue } from "effect"
+import { Exit, Schema } from "effect"
 import { ApplicationSpec } from "./Application.ts"
 import { AuthStrategySpec, strategyFaults, velocityNamespace } from "./AuthStrategy.ts"
 import { DomainSpec } from "./Domain.ts"
 import { type Fault, fault, pointerOf } from "./Fault.ts"
+import { plainIssues } from "./Issues.ts"
 import { OrganisationSpec } from "./Organisation.ts"
 import { bindingFaults, RoleBindingSpec } from "./RoleBinding.ts"
 import { SchemaDefinitionSpec } from "./SchemaDefinition.ts"
@@ -76,8 +77,6 @@ export interface Condition {
   readonly lastTransitionTime: string
 }
 
-const issuesOf = SchemaIssue.makeFormatterStandardSchemaV1()
-
 /** Decodes with every issue as a fault; `path` is where the value stands in the whole. */
 export const decodeStrictly = <S extends Schema.ConstraintDecoder<unknown>>(
   schema: S,
@@ -91,11 +90,7 @@ export const decodeStrictly = <S extends Schema.ConstraintDecoder<unknown>>(
     return { faults: [fault(path, "undecodable", "the value cannot be decoded")] }
   }
   return {
-    faults: issuesOf(failure.error.issue).issues.map((issue) => {
-      const steps = (issue.path ?? []).map((step) => (typeof step === "object" ? step.key : step))
-      const unexpected = /^Unexpected key|unexpected|excess/iu.test(issue.message)
-      return fault([...path, ...steps], unexpected ? "unknown_key" : "invalid", issue.message)
-    })
+    faults: plainIssues(failure.error.issue, path).map((one) => fault(one.path, one.code, one.detail))
   }
 }
 

@@ -141,7 +141,6 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     }
     for (const identity of new Set([...before, ...spoiled.keys()])) touched.add(identity)
     for (const problem of fresh) {
-      yield* Effect.logWarning("a manifest is wrong", problem)
       yield* tell({ _tag: "Problem", problem })
     }
     yield* addAll(touched)

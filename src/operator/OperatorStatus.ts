@@ -11,6 +11,14 @@ export type StatusChange =
   | { readonly _tag: "Problem"; readonly problem: ManifestProblem }
   | { readonly _tag: "Failure"; readonly identity: string; readonly message: string }
 
+/** Whether it is what its manifest says, or on its way there. */
+export const isSound = ({ conditions }: ResourceState): boolean =>
+  conditions.some((one) => one.type === "Ready" && one.status !== "False")
+
+/** Whether its manifest is what is wrong. */
+export const isManifestInvalid = ({ conditions }: ResourceState): boolean =>
+  conditions.some((one) => one.type === "Stalled" && one.status === "True" && one.reason === "ManifestInvalid")
+
 /** One line for a terminal. */
 export const renderChange = (change: StatusChange): string => {
   switch (change._tag) {

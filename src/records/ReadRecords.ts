@@ -66,7 +66,7 @@ export class ReadRecords extends Context.Service<
 const pageTooLarge = (limit: number, bytes: number): Problem => {
   const fits = Math.max(1, Math.floor((limit * ReadSql.maxPageBytes) / bytes))
   const detail = `the page would have ${bytes} bytes; about ${fits} records of this size fit`
-  return problem("page_too_large", { errors: [fault(["limit"], "too_large", detail)] })
+  return problem("page_too_large", { errors: [fault(["limit"], "query_too_large", detail)] })
 }
 
 /** Everything that is known of a page before it is asked for. */

@@ -2,11 +2,12 @@
  * Problems as answers: whatever went wrong leaves the server as `application/problem+json` with a code of the catalogue,
  * and what is wrong on our side is logged once, under the request's id, and told to nobody.
  */
-import { Cause, Effect, SchemaIssue } from "effect"
+import { Cause, Effect, type SchemaIssue } from "effect"
 import { HttpServerError, HttpServerResponse } from "effect/http"
 import { HttpApiError } from "effect/http-api"
 import { problemContentType } from "../api/ProblemBody.ts"
 import { type Fault, pointerOf } from "../domain/Fault.ts"
+import { type PlainIssue, plainIssues } from "../domain/Issues.ts"
 import { Problem, type ProblemCode, problem, problemDocument } from "../domain/Problem.ts"
 import { CurrentExchange, type Exchange } from "./Exchange.ts"
 
@@ -53,14 +54,15 @@ export const answering = <R>(
     })
   )
 
-const formatted = SchemaIssue.makeFormatterStandardSchemaV1()
+/** Parameters are texts, so one of another type is a list of them. */
+const parameterText = ({ code, detail, path }: PlainIssue): string => {
+  const name = String(path[0])
+  if (code === "unknown_key") return `there is no parameter ${name} here`
+  return path.length === 1 && detail === "must be a text" ? `${name} is given more than once` : detail
+}
 
 const faultsOf = (issue: SchemaIssue.Issue): ReadonlyArray<Fault> =>
-  formatted(issue).issues.map(({ message, path }) => ({
-    pointer: pointerOf((path ?? []).map((step) => (typeof step === "object" ? step.key : step))),
-    code: "malformed",
-    detail: message
-  }))
+  plainIssues(issue).map((one) => ({ pointer: pointerOf(one.path), code: "malformed", detail: parameterText(one) }))
 
 /** The problem of a cause, whatever it is. Undefined where the client went away, so that nobody is there to be told. */
 export const problemOf = (cause: Cause.Cause<unknown>, exchange: Exchange): Problem | undefined => {

@@ -433,7 +433,11 @@ describe("a list", () => {
     }
     const asked = (query: string) => ask(`${things}?filter[name][like]=large*&${query}`)
     const refused = await asked("limit=8")
-    expect([refused.status, refused.json.code, codes(refused)]).toEqual([400, "page_too_large", ["/limit too_large"]])
+    expect([refused.status, refused.json.code, codes(refused)]).toEqual([
+      400,
+      "page_too_large",
+      ["/limit query_too_large"]
+    ])
     const [, fits] = /about ([0-9]+) records/u.exec(refused.json.errors[0].detail) ?? []
     const page = await asked(`limit=${fits}`)
     expect([page.status, page.json.items.length]).toEqual([200, Number(fits)])
