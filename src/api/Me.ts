@@ -19,6 +19,9 @@ export const MeBody = Schema.Struct({
   attributes: Schema.Record(Schema.String, Schema.Union([Schema.String, Schema.Array(Schema.String)])),
   expires_at: Schema.NullOr(Schema.String).annotate({ description: "When the token ends" }),
   path: Schema.NullOr(Schema.String),
+  record_types: Schema.optionalKey(
+    Schema.Array(Schema.Struct({ path: Schema.String, operations: Schema.Array(Schema.String) }))
+  ).annotate({ description: "Where the path names a domain: what you may do with its record types, 100 at most" }),
   rights: Schema.optionalKey(
     Schema.Struct({
       path: Schema.String,

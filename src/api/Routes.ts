@@ -17,6 +17,8 @@ export interface Route {
 
 export const openApiPath = "/openapi.json"
 export const docsPath = "/docs"
+/** Where a browser looks first: it is sent to the page. */
+export const rootPath = "/"
 
 const described: Array<Route> = []
 HttpApi.reflect(VelocityApi, {
@@ -35,7 +37,8 @@ HttpApi.reflect(VelocityApi, {
 export const routes: ReadonlyArray<Route> = [
   ...described,
   { group: "docs", endpoint: "openapi", method: "GET", template: openApiPath },
-  { group: "docs", endpoint: "page", method: "GET", template: docsPath }
+  { group: "docs", endpoint: "page", method: "GET", template: docsPath },
+  { group: "docs", endpoint: "root", method: "GET", template: rootPath }
 ]
 
 interface Node {

@@ -56,9 +56,9 @@ A token for twelve hours, with the samples' roles and the platform's:
   export TOKEN=${started.token}
 
 Try it:
-  curl -g -sS '${started.api}/api/me?path=acme/geo/atlas' -H "Authorization: Bearer $TOKEN"
-  curl -g -sS '${started.api}/api/acme/geo/atlas/country/v1?limit=5&count=exact' -H "Authorization: Bearer $TOKEN"
-  curl -g -sS '${started.api}/api/platform/audit/verify' -H "Authorization: Bearer $TOKEN"
+  curl -g -sS -w '\\n' '${started.api}/api/me?path=acme/geo/atlas' -H "Authorization: Bearer $TOKEN"
+  curl -g -sS -w '\\n' '${started.api}/api/acme/geo/atlas/country/v1?limit=5&count=exact' -H "Authorization: Bearer $TOKEN"
+  curl -g -sS -w '\\n' '${started.api}/api/platform/audit/verify' -H "Authorization: Bearer $TOKEN"
 
 Ctrl-C stops all of it.`
 

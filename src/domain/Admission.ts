@@ -44,7 +44,7 @@ export const literalFault = (field: Field, text: string): string | undefined => 
     case "time":
       return isTime(text) ? undefined : "not a time such as 13:30:00"
     case "timestamp":
-      return isTimestamp(text) ? undefined : "not a time such as 2026-11-24T13:30:00Z"
+      return isTimestamp(text) ? undefined : "not a time such as 2026-11-24T13:30:00Z, with six decimals at most"
     case "uuid":
     case "ref":
       return isUuid(text) ? undefined : "not a UUID in lower case"
@@ -56,7 +56,7 @@ export const literalFault = (field: Field, text: string): string | undefined => 
         return "not JSON"
       }
     case "bytes":
-      return isBase64(text) ? undefined : "not base64"
+      return isBase64(text) ? undefined : "not canonical base64 with padding"
   }
 }
 
@@ -88,9 +88,9 @@ export const isTimestamp = (text: string): boolean => {
   return isDate(date) && isTime(clock) && Number(hours) <= 15 && Number(minutes) < 60
 }
 
-/** Canonical base64 (RFC 4648, section 4) with padding. */
+/** Canonical base64 (RFC 4648, sections 3.5 and 4) with padding: what is padded ends in zero bits. */
 export const isBase64 = (text: string): boolean =>
-  text.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/u.test(text) && !/[^=]=[^=]/u.test(text)
+  text.length % 4 === 0 && /^[A-Za-z0-9+/]*(?:[AEIMQUYcgkosw048]=|[AQgw]==)?$/u.test(text)
 
 /** How many bytes a base64 text stands for. */
 const bytesIn = (base64: string): number => (base64.length / 4) * 3 - (/=*$/u.exec(base64)?.[0].length ?? 0)

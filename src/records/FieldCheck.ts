@@ -182,7 +182,8 @@ const textCheck =
 const bytesCheck = (field: Field): FieldCheck => {
   return (value, at) => {
     if (typeof value !== "string") return wrongType(at, "base64")
-    if (!isBase64(value)) return bad([fault(at, "format", "base64 with padding (RFC 4648, section 4)")])
+    if (!isBase64(value))
+      return bad([fault(at, "format", "canonical base64 with padding (RFC 4648, sections 3.5 and 4)")])
     const padding = value.endsWith("==") ? 2 : value.endsWith("=") ? 1 : 0
     const faults = lengthFaults(field, (value.length / 4) * 3 - padding, "bytes", at)
     return faults.length === 0 ? ok(value) : bad(faults)
@@ -258,7 +259,7 @@ export const fieldCheck = (field: Field): FieldCheck => {
     case "time":
       return textCheck("a time such as 13:30:00", isTime)
     case "timestamp":
-      return textCheck("a time with offset such as 2026-11-24T13:30:00Z", isTimestamp)
+      return textCheck("a time with offset such as 2026-11-24T13:30:00Z, with six decimals at most", isTimestamp)
     case "uuid":
       return textCheck("a UUID in lower case", isUuid)
     case "ref":

@@ -84,7 +84,7 @@ const readJson = (value: ExactValue, inUrl: boolean): ReadValue => {
 const timestampHint = (text: string): string =>
   / \d\d:\d\d$/u.test(text)
     ? "a time with offset; the + of its offset is %2B in a URL"
-    : "a time with offset such as 2026-11-24T13:30:00Z"
+    : "a time with offset such as 2026-11-24T13:30:00Z, with six decimals at most"
 
 /** Reads one value; `inUrl` when it came as text of a URL. */
 export const readValue = (plan: FieldPlan, value: ExactValue, inUrl: boolean): ReadValue => {
@@ -121,7 +121,7 @@ export const readValue = (plan: FieldPlan, value: ExactValue, inUrl: boolean): R
     case "ref":
       return texted(isUuid(value), "a UUID in lower case")
     case "bytes":
-      return texted(isBase64(value), "base64 with padding")
+      return texted(isBase64(value), "canonical base64 with padding")
   }
 }
 

@@ -1,11 +1,11 @@
 /**
- * `/docs`: the contract as a page that can be read and tried out. Its script comes with it, so it needs no other server,
+ * `/docs`, and `/` that leads there: the contract as a page that can be read and tried out. Its script comes with it, so it needs no other server,
  * and it is allowed to speak to none but this one.
  */
 import { Effect, Layer } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
 import { HttpApiScalar } from "effect/http-api"
-import { docsPath } from "../api/Routes.ts"
+import { docsPath, rootPath } from "../api/Routes.ts"
 import { VelocityApi } from "../api/VelocityApi.ts"
 
 const policy = [
@@ -30,8 +30,11 @@ const withPolicy = HttpRouter.middleware((page) =>
   )
 ).layer
 
+const page = HttpApiScalar.layer(VelocityApi, { path: docsPath, scalar: { withDefaultFonts: false } }).pipe(
+  Layer.provide(withPolicy)
+)
+
+const toPage = HttpServerResponse.redirect(docsPath, { status: 303, headers: { "cache-control": "no-store" } })
+
 /** See the module. */
-export const docsLayer = HttpApiScalar.layer(VelocityApi, {
-  path: docsPath,
-  scalar: { withDefaultFonts: false }
-}).pipe(Layer.provide(withPolicy))
+export const docsLayer = Layer.merge(page, HttpRouter.add("GET", rootPath, toPage))

@@ -103,6 +103,8 @@ describe("InputDecoder", () => {
     ['{"s":"ab","n":"NaN"}', "/n type"],
     ['{"s":"ab","fl":1e-400}', "/fl out_of_range"],
     ['{"s":"ab","by":"AAECAw=="}', "/by max_length"],
+    ['{"s":"ab","by":"AAF="}', "/by format"],
+    ['{"s":"ab","by":"AB=="}', "/by format"],
     ['{"s":"ab","j":{"a":[{"b":"\\u0000"}]}}', "/j/a/0/b nul_character"],
     ['{"s":"ab","j":{"a":1e5000}}', "/j/a out_of_range"],
     [`{"s":"ab","id":"${uuid}"}`, "/id read_only"],

@@ -154,7 +154,7 @@ afterAll(() => running.stop())
 const token = "t"
 
 describe("routes", () => {
-  it("are those of the contract and the two that describe it", () => {
+  it("are those of the contract and those that describe it", () => {
     expect(routes.map((route) => `${route.method} ${route.template}`)).toMatchSnapshot()
   })
 
@@ -165,7 +165,7 @@ describe("routes", () => {
     expect([...routesOf(`${path}/query`).entries()].map(([method, route]) => [method, route.endpoint])).toEqual([
       ["POST", "query"]
     ])
-    for (const nothing of ["", "/", "/api", `${path}/`, `/${path}`, "//", "/api//geo/atlas/country/v1", "/Healthz"]) {
+    for (const nothing of ["", "/api", `${path}/`, `/${path}`, "//", "/api//geo/atlas/country/v1", "/Healthz"]) {
       expect(routesOf(nothing).size).toBe(0)
     }
     expect(allowedOf(routesOf(`${path}/x`))).toBe("DELETE, GET, HEAD, OPTIONS, PATCH, PUT")
@@ -173,7 +173,7 @@ describe("routes", () => {
 })
 
 describe("a request for what is not there", () => {
-  it.each(["/", "/nothing", "/api", `${path}/`, "/api/a%zz/b/c/d/v1", "/%", "/healthz/", "//healthz"])(
+  it.each(["/nothing", "/api", `${path}/`, "/api/a%zz/b/c/d/v1", "/%", "/healthz/", "//healthz"])(
     "gets a 404 problem: %s",
     async (unknown) => {
       const reply = await send(base, unknown, { token })
@@ -466,6 +466,9 @@ describe("the description", () => {
   })
 
   it("has a page that speaks to no other server", async () => {
+    const first = await send(base, "/")
+    expect([first.status, first.headers.location]).toEqual([303, "/docs"])
+    expect((await send(base, "/", { method: "POST" })).status).toBe(405)
     const page = await send(base, "/docs")
     expect(page.status).toBe(200)
     expect(page.headers["content-type"]).toContain("text/html")

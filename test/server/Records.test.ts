@@ -587,6 +587,14 @@ describe("a token", () => {
     ])
     expect(me.json.rights.fields.masked.sort()).toEqual(["hidden", "secret"])
     expect(me.json.rights.fields.writable).not.toContain("hidden")
+    const domain = path.split("/").slice(0, 3).join("/")
+    const there = async (token: string) => (await ask(`/api/me?path=${domain}`, { token })).json.record_types
+    const operations = ["create", "read", "update"]
+    expect(await there(editor)).toEqual([
+      { path: `${domain}/part/v1`, operations },
+      { path: `${domain}/thing/v1`, operations }
+    ])
+    expect(await there(await world.token(strategy, { roles: ["nobody"] }))).toEqual([])
   })
 })
 
