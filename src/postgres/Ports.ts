@@ -37,7 +37,7 @@ export const nextFree = async (port: number): Promise<number | undefined> => {
 }
 
 /**
- * Who listens on a TCP port of this machine, as `name (process id)`. Read from /proc, so on Linux only, and only for
+ * Who listens on a TCP port of this machine, as `command line (process id)`. Read from /proc, so on Linux only, and only for
  * processes that we may look into; otherwise undefined.
  */
 export const holderOf = async (port: number): Promise<string | undefined> => {
@@ -60,7 +60,8 @@ export const holderOf = async (port: number): Promise<string | undefined> => {
     for (const descriptor of descriptors) {
       const link = await Fs.readlink(`/proc/${entry}/fd/${descriptor}`).catch(() => "")
       if (!inodes.has(link)) continue
-      const name = (await Fs.readFile(`/proc/${entry}/comm`, "utf8").catch(() => "process")).trim()
+      const words = (await Fs.readFile(`/proc/${entry}/cmdline`, "utf8").catch(() => "")).split("\0")
+      const name = words.join(" ").trim().slice(0, 60) || "a program"
       return `${name} (process ${entry})`
     }
   }

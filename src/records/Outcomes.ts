@@ -3,13 +3,14 @@
  * Part of `WriteRecords` and `Bulk`.
  */
 import * as Effect from "effect/Effect"
-import { Problem } from "../domain/Problem.ts"
+import { Problem, problem } from "../domain/Problem.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { isTransient } from "../postgres/DatabaseFailure.ts"
 import { Denials } from "./Denials.ts"
 import { failureOf, type StaleDefinition } from "./Failures.ts"
 import type { Answer, Prepared } from "./Prepared.ts"
 import { Unknowns } from "./Unknowns.ts"
+import { callerOn, grants } from "./WriteType.ts"
 
 /** How a write fails. */
 export type Failing = Problem | StaleDefinition
@@ -77,7 +78,11 @@ export const makeOutcomes = Effect.gen(function* () {
   ): Effect.Effect<A, Exclude<E, DatabaseFailure> | Failing, R> =>
     Effect.catch(effect, (error): Effect.Effect<never, Exclude<E, DatabaseFailure> | Failing> => {
       if (!isDatabaseFailure(error)) return Effect.fail(error as Exclude<E, DatabaseFailure>)
-      const failure = Effect.fail(failureOf(prepared.type, error, prepared.operation))
+      const told = failureOf(prepared.type, error, prepared.operation)
+      const holder = told instanceof Problem && told.code === "still_referenced" ? holderOf(prepared, error) : undefined
+      const failure = Effect.fail(
+        holder === undefined ? told : problem("still_referenced", { detail: holder, cause: error.reason.cause })
+      )
       return error.reason._tag === "CommitUnknown"
         ? Effect.andThen(
             unknowns.settle({
@@ -105,6 +110,20 @@ export const transient = <A, E, R>(
 
 /** The effects that `makeOutcomes` makes. */
 export type Outcomes = Effect.Success<typeof makeOutcomes>
+
+/** Who still refers to a record, in words, as far as the caller may read such records. */
+const holderOf = ({ caller, request, type }: Prepared, { reason }: DatabaseFailure): string | undefined => {
+  if (reason._tag !== "ForeignKey") return undefined
+  const holder = request
+    .referring(type)
+    .find(
+      (one) =>
+        one.type.def.pgTable === reason.table &&
+        one.type.constraint(reason.constraint)?.fields.includes(one.field.name) === true &&
+        grants(one.type, "read", callerOn(request, caller, one.type.path, "read"))
+    )
+  return holder === undefined ? undefined : `records of ${holder.type.path} refer to it by ${holder.field.name}`
+}
 
 /** What an entry tells of a problem: its code, and where; no value and no message. */
 const payloadOf = (failure: Problem): Readonly<Record<string, unknown>> | undefined =>

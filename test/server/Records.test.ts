@@ -328,6 +328,7 @@ describe("what is wrong with a write", () => {
     expect(reference.status).toBe(201)
     const refused = await ask(String(target.headers.location), { method: "DELETE" })
     expect([refused.status, refused.json.code]).toEqual([409, "still_referenced"])
+    expect(refused.json.detail).toBe(`records of ${parts.slice("/api/".length)} refer to it by thing`)
     const included = await ask(`${reference.headers.location}?include=thing`)
     expect(included.json.thing).toMatchObject({ id: target.json.id, name: target.json.name })
   })
