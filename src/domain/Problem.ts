@@ -147,6 +147,12 @@ export const problems = {
   write_conflict: entry(409, "Another write was faster", "Read the record again and repeat."),
   // 412 to 428
   stale: entry(412, "The record has changed", "If-Match names another version than the present one. Read it again."),
+  expectation_failed: entry(417, "The expectation cannot be met", "Expect takes 100-continue and nothing else."),
+  headers_too_large: entry(
+    431,
+    "The request line and headers are too large",
+    "Together they may have 32 KiB. A long query can be sent as the body of POST …/query."
+  ),
   payload_too_large: entry(
     413,
     "The body is too large",

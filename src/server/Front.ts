@@ -88,6 +88,10 @@ const isDecodable = (query: string): boolean => {
   }
 }
 
+/** HTTP/1.0 knows no Host (RFC 9110 §7.2). */
+const isHttp10 = ({ source }: HttpServerRequest.HttpServerRequest): boolean =>
+  (source as { readonly httpVersion?: string }).httpVersion === "1.0"
+
 const closing = { connection: "close" }
 
 /** The router behind the front. */
@@ -151,6 +155,9 @@ export const makeFront = <E, R>(
       return finish(exchange, request, problemResponse(failure, exchange))
     }
 
+    if (headers.host === undefined && !isHttp10(request)) {
+      return refuse(problem("malformed_header", { detail: "HTTP/1.1 asks for a header Host" }))
+    }
     if (route === undefined) {
       const answer = early(request, pathname, found, options)
       return HttpServerResponse.isHttpServerResponse(answer)

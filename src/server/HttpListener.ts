@@ -1,7 +1,8 @@
 /**
  * The socket: a `node:http` server with our limits, whose refusals of what is no HTTP are problems as well.
  */
-import { createServer, type Server } from "node:http"
+import { randomUUID } from "node:crypto"
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { Duplex } from "node:stream"
 import { problemContentType } from "../api/ProblemBody.ts"
 import { type ProblemCode, problem, problemDocument } from "../domain/Problem.ts"
@@ -13,11 +14,15 @@ const headersTimeout = 15_000
 const keepAliveTimeout = 75_000
 
 const codes: Readonly<Record<string, readonly [ProblemCode, string]>> = {
-  HPE_HEADER_OVERFLOW: ["malformed_header", `the request line and headers have more than ${maxHeaderBytes} bytes`],
+  HPE_HEADER_OVERFLOW: ["headers_too_large", `the request line and headers have more than ${maxHeaderBytes} bytes`],
   ERR_HTTP_REQUEST_TIMEOUT: ["request_timeout", "the request did not come in time"]
 }
 
-const reasons: Readonly<Record<number, string>> = { 400: "Bad Request", 408: "Request Timeout" }
+const reasons: Readonly<Record<number, string>> = {
+  400: "Bad Request",
+  408: "Request Timeout",
+  431: "Request Header Fields Too Large"
+}
 
 /** Answers what Node could not read as HTTP, and ends the connection. */
 const refuse = (error: NodeJS.ErrnoException, socket: Duplex): void => {
@@ -27,7 +32,7 @@ const refuse = (error: NodeJS.ErrnoException, socket: Duplex): void => {
   }
   const [code, detail] = codes[error.code ?? ""] ?? ["malformed_header", "the request is not HTTP/1.1"]
   const failure = problem(code, { detail })
-  const body = JSON.stringify(problemDocument(failure))
+  const body = JSON.stringify(problemDocument(failure, randomUUID()))
   socket.end(
     [
       `HTTP/1.1 ${failure.status} ${reasons[failure.status] ?? "Error"}`,
@@ -41,6 +46,14 @@ const refuse = (error: NodeJS.ErrnoException, socket: Duplex): void => {
   )
 }
 
+/** Answers an `Expect` other than 100-continue (RFC 9110 §10.1.1). */
+const unexpected = (_: IncomingMessage, response: ServerResponse): void => {
+  const failure = problem("expectation_failed")
+  response
+    .writeHead(failure.status, { "content-type": problemContentType, "cache-control": "no-store", connection: "close" })
+    .end(JSON.stringify(problemDocument(failure, randomUUID())))
+}
+
 /** Makes the server; it does not listen yet. */
 export const makeListener = (): Server =>
   createServer({
@@ -50,5 +63,8 @@ export const makeListener = (): Server =>
     requestTimeout: 0,
     connectionsCheckingInterval: 1_000,
     maxHeaderSize: maxHeaderBytes,
-    requireHostHeader: true
-  }).on("clientError", refuse)
+    // the front says so as a problem
+    requireHostHeader: false
+  })
+    .on("clientError", refuse)
+    .on("checkExpectation", unexpected)

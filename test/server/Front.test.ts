@@ -200,11 +200,19 @@ describe("a request for what is not there", () => {
   })
 
   it("gets a problem where it is not even HTTP", async () => {
-    for (const bytes of ["nonsense\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", `GET /${"a".repeat(40_000)} HTTP/1.1\r\n`]) {
+    for (const [bytes, status, code] of [
+      ["nonsense\r\n\r\n", 400, "malformed_header"],
+      ["GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n", 400, "malformed_header"],
+      [`GET /${"a".repeat(40_000)} HTTP/1.1\r\n`, 431, "headers_too_large"],
+      ["GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: 200-ok\r\n\r\n", 417, "expectation_failed"]
+    ] as const) {
       const reply = await raw(base, bytes)
-      expect(reply).toMatch(/^HTTP\/1.1 400/u)
+      expect(reply).toMatch(new RegExp(`^HTTP/1.1 ${status} `, "u"))
+      expect(reply).toContain("application/problem+json")
+      expect(reply).toContain(`"code":"${code}"`)
+      expect(reply).toMatch(/"requestId":"[0-9a-f-]{36}"/u)
     }
-    expect(await raw(base, "nonsense\r\n\r\n")).toContain("malformed_header")
+    expect(await raw(base, "GET /healthz HTTP/1.0\r\n\r\n")).toMatch(/^HTTP\/1.1 200/u)
   })
 })
 
