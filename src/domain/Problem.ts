@@ -276,7 +276,7 @@ export const problemsMarkdown = (): string =>
     "## Members of `errors`",
     "",
     "`{pointer, code, detail}`: the pointer (RFC 6901) leads into the body, `/field`, or `/index/field` in bulk, or names a parameter of the query.",
-    "All faults of a request are told at once.",
+    "All faults of a body are told at once; those of a query in two steps: what cannot be read, then what its record type does not have.",
     "",
     "| code | meaning |",
     "| --- | --- |",
