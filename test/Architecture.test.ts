@@ -15,6 +15,9 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
   ["domain"]
 ]
 
+/** The same inside `records`, whose two services stand above all of it. */
+const recordFloors: ReadonlyArray<ReadonlyArray<string>> = [["bulk"], ["write", "read"], ["type"]]
+
 const floorOf = (room: string): number => floors.findIndex((rooms) => rooms.includes(room))
 
 const filesBelow = (folder: string): ReadonlyArray<string> =>
@@ -57,6 +60,15 @@ const violations = all.filter((item) => {
   return to !== undefined && to !== from && !(from === "main" && to === "cli") && floorOf(to) <= floorOf(from)
 })
 
+const inRecords = all.filter((item) => item.to.startsWith(".") && roomOf(item.from) === "records")
+const innerRoom = (file: string): string => relative(join(src, "records"), file).split(sep)[0] ?? ""
+const innerFloor = (file: string): number => recordFloors.findIndex((rooms) => rooms.includes(innerRoom(file)))
+const innerViolations = inRecords.filter((item) => {
+  const to = resolve(dirname(item.from), item.to)
+  if (roomOf(to) !== "records" || innerFloor(item.from) === -1) return false
+  return innerRoom(to) !== innerRoom(item.from) && innerFloor(to) <= innerFloor(item.from)
+})
+
 describe("the house", () => {
   it("has a floor for every room", () => {
     const rooms = new Set(filesBelow(src).map(roomOf))
@@ -69,6 +81,11 @@ describe("the house", () => {
 
   it("imports only from floors below", () => {
     expect(violations.map(shown)).toEqual([])
+  })
+
+  it("imports inside records only from rooms below, and never from its two services", () => {
+    expect(inRecords.length).toBeGreaterThan(50)
+    expect(innerViolations.map(shown)).toEqual([])
   })
 
   it("keeps Node, SQL and Kubernetes out of domain, api and client", () => {

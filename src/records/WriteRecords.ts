@@ -16,15 +16,15 @@ import type { ExactValue } from "../domain/ExactJson.ts"
 import { uuidSource } from "../domain/Uuid.ts"
 import { apiConnections } from "../postgres/PgSettings.ts"
 import { TenantTx } from "../postgres/TenantTx.ts"
-import { type BulkWrite, makeBulk, maxRecordsConfig } from "./Bulk.ts"
-import { Denials } from "./Denials.ts"
-import { makeImportPlaces } from "./ImportPlaces.ts"
-import { makeOutcomes } from "./Outcomes.ts"
-import { Unknowns } from "./Unknowns.ts"
-import { makeOne, type Write } from "./WriteOne.ts"
+import { type BulkWrite, makeBulk, maxRecordsConfig } from "./bulk/Bulk.ts"
+import { makeImportPlaces } from "./bulk/ImportPlaces.ts"
+import { Denials } from "./write/Denials.ts"
+import { makeOutcomes } from "./write/Outcomes.ts"
+import { Unknowns } from "./write/Unknowns.ts"
+import { makeOne, type Write } from "./write/WriteOne.ts"
 
-export type { Answer } from "./Prepared.ts"
-export type { WriteRequest } from "./WriteType.ts"
+export type { Answer } from "./type/Answer.ts"
+export type { WriteRequest } from "./write/WriteType.ts"
 
 /** See the module. Every call fails with `Problem`, or with `StaleDefinition` when nothing was done. */
 export class WriteRecords extends Context.Service<

@@ -4,7 +4,7 @@ import type { HttpServerRequest } from "effect/http"
 import { ExactJsonError, type ExactValue, isExactObject, parse } from "../domain/ExactJson.ts"
 import { boundedFaults, fault } from "../domain/Fault.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
-import { strangers } from "../records/ReadRequest.ts"
+import { strangers } from "../records/read/ReadRequest.ts"
 import { hasBody, readText } from "./RequestBody.ts"
 
 /** A body's text as JSON. */

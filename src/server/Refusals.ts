@@ -8,7 +8,7 @@
 import { Context, Effect, Fiber, Layer } from "effect"
 import { platformChain } from "../access/Authorization.ts"
 import type { Problem } from "../domain/Problem.ts"
-import { Denials } from "../records/Denials.ts"
+import { Denials } from "../records/write/Denials.ts"
 import type { Exchange } from "./Exchange.ts"
 import { Registry } from "./Registry.ts"
 

@@ -2,7 +2,7 @@ import * as Result from "effect/Result"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { type ExactValue, parse } from "../../src/domain/ExactJson.ts"
-import { compileDecoder, documentOf, type Mode } from "../../src/records/InputDecoder.ts"
+import { compileDecoder, documentOf, type Mode } from "../../src/records/type/InputDecoder.ts"
 import { specOf } from "./Specs.ts"
 
 const everyType = specOf({

@@ -9,10 +9,10 @@ import { DatabaseFailure, type Reason } from "../../src/postgres/DatabaseFailure
 import { GatewayTx } from "../../src/postgres/GatewayTx.ts"
 import type { Statement } from "../../src/postgres/Statement.ts"
 import { TenantTx } from "../../src/postgres/TenantTx.ts"
-import { burst, Denials, wideBurst } from "../../src/records/Denials.ts"
-import { failureOf } from "../../src/records/Failures.ts"
-import { Unknowns } from "../../src/records/Unknowns.ts"
+import { failureOf } from "../../src/records/type/Failures.ts"
 import { WriteRecords } from "../../src/records/WriteRecords.ts"
+import { burst, Denials, wideBurst } from "../../src/records/write/Denials.ts"
+import { Unknowns } from "../../src/records/write/Unknowns.ts"
 import { withDatabase } from "../support/Database.ts"
 import { callerOf, idOf, makeWorld, refusalOf } from "./World.ts"
 

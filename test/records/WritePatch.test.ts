@@ -2,8 +2,8 @@ import * as Result from "effect/Result"
 import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { type ExactValue, parse, stringify } from "../../src/domain/ExactJson.ts"
-import type { Values } from "../../src/records/InputDecoder.ts"
-import { compileJsonPatch, maxCopies, maxOperations, mergePatch, sameValue } from "../../src/records/Patch.ts"
+import type { Values } from "../../src/records/type/InputDecoder.ts"
+import { compileJsonPatch, maxCopies, maxOperations, mergePatch, sameValue } from "../../src/records/write/Patch.ts"
 import { specOf } from "./Specs.ts"
 
 const exact = (value: unknown): ExactValue => parse(typeof value === "string" ? value : JSON.stringify(value))

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest"
 import { parse } from "../../src/domain/ExactJson.ts"
-import type { Values } from "../../src/records/InputDecoder.ts"
-import { costLimit } from "../../src/records/RuleCost.ts"
-import { compileRules, ruleFaults } from "../../src/records/Rules.ts"
+import type { Values } from "../../src/records/type/InputDecoder.ts"
+import { costLimit } from "../../src/records/type/RuleCost.ts"
+import { compileRules, ruleFaults } from "../../src/records/type/Rules.ts"
 import { specOf } from "./Specs.ts"
 
 const fields = [
