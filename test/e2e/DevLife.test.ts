@@ -1,5 +1,5 @@
 /** How `velocity dev` begins and ends: signals, a second start on one folder, a port that is taken, and what it leaves. */
-import { access, mkdir, readFile } from "node:fs/promises"
+import { access, cp, mkdir, readFile, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
@@ -73,6 +73,20 @@ describe("velocity dev", () => {
     const away = await run(["dev", "--data", untouched, "--manifests", join(data, "away")])
     expect(away).toMatchObject({ code: 2, err: expect.stringContaining("away") })
     expect(await there(untouched)).toBe(false)
+  })
+
+  it("says what is wrong with a manifest, once, with its place, and serves the others", async () => {
+    const typos = join(data, "typos")
+    await cp(manifests, typos, { recursive: true })
+    const file = join(typos, "geo.yaml")
+    await writeFile(file, (await readFile(file, "utf8")).replace("\n  fields:", "\n  feilds:"))
+    const dev = await startDev({ data, manifests: typos })
+    expect(dev.log().match(/feilds/gu)).toHaveLength(2)
+    expect(dev.log()).toMatch(
+      /! geo\.yaml:[0-9]+:[0-9]+: \/spec\/feilds: there is no key feilds here; did you mean fields\?/u
+    )
+    expect((await send(dev.ready.api, "/readyz")).status).toBe(200)
+    expect(await dev.end("SIGTERM")).toEqual({ code: 0, signal: null })
   })
 
   it("serves a folder that is empty", async () => {
