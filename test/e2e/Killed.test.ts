@@ -181,3 +181,42 @@ describe("kill -9 in the middle of a thousand creates", () => {
     await repeatAll("database", await held("database"))
   })
 })
+
+describe("kill -9 in the middle of forty new definitions", () => {
+  it("leaves each of them whole or absent, and the next start makes the others", async () => {
+    const objects = Array.from({ length: 40 }, (_, n) => `kind-${n}`)
+    const applied = async () => {
+      const rows = await look(
+        `select d.path, to_regclass(format('%I.%I', d.pg_schema, d.pg_table)) is not null as made,
+           (select count(*)::int4 from platform.audit_log a where a.action = 'operator.schema.apply' and a.outcome = 'ok'
+              and a.schema_path = d.path) as entries
+         from platform.schema_defs d where d.path like 'acme/geo/atlas/kind-%' and d.serving is not null`
+      )
+      for (const row of rows) expect(row).toMatchObject({ made: true, entries: 1 })
+      const [tables] = await look(
+        "select count(*)::int4 as made from pg_tables where schemaname = 'acme_geo_atlas' and tablename like 'kind_%'"
+      )
+      expect(tables?.made).toBe(rows.length)
+      return rows.length
+    }
+    const killed = new Promise<void>((done) => {
+      dev.process.stderr?.on("data", () => {
+        if ((dev.log().match(/\+ SchemaDefinition\/acme-geo-atlas\/kind-/gu) ?? []).length < 5) return
+        dev.process.kill("SIGKILL")
+        done()
+      })
+    })
+    const ended = new Promise((done) => dev.process.once("exit", done))
+    for (const object of objects) await writeFile(join(manifests, `${object}.yaml`), stringify(definition(object)))
+    await killed
+    await ended
+    dev = await startDev({ data, manifests })
+    expect(await applied()).toBe(objects.length)
+    const again = await dev.end("SIGTERM")
+    expect(again).toEqual({ code: 0, signal: null })
+    dev = await startDev({ data, manifests })
+    expect(await applied()).toBe(objects.length)
+    const verified = await run(["audit", "verify", "--all", "--data", data])
+    expect(verified).toMatchObject({ code: 0 })
+  })
+})
