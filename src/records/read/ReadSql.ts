@@ -203,10 +203,14 @@ const pageRows = (
 /** The most bytes of a page's items: what a replica can hold for each of its connections at once. */
 export const maxPageBytes = 64 * 1024 * 1024
 
-/** The page as one text, `items`, or nothing where it has more `bytes` than a page may have; Postgres adds it up once. */
-const itemsOf = (aggregate: string): string =>
-  `coalesce(case when octet_length(${aggregate}) <= ${maxPageBytes} then ${aggregate} end, '') as items,
-  coalesce(octet_length(${aggregate}), 0) as bytes`
+/**
+ * A page whose `items` are one text, or none where they have more `bytes` than a page may have. Around the aggregates: said
+ * beside them, `string_agg` would run once for each place that names it.
+ */
+const bounded = (type: RecordType, page: string): string =>
+  `select case when octet_length(_a.items) <= ${maxPageBytes} then _a.items else '' end as items,
+  octet_length(_a.items) as bytes, _a.more, _a.keys, _a.entered${isAudited(type) ? ", _a.unaudited" : ""}
+from (${page}) _a`
 
 /** Reads one page: `items` as JSON, whether there are `more`, and the last row's `keys` as JSON. */
 export const listSql = (
@@ -233,7 +237,7 @@ export const listSql = (
   const audit = isAudited(type)
     ? `, ${auditCall("null::uuid", `jsonb_build_object('count', count(*) ${onPage}${told})`)} is null as unaudited`
     : ""
-  const sql = `select ${itemsOf(`string_agg(_p._j, ','${ordered}) ${onPage}`)},
+  const sql = `select coalesce(string_agg(_p._j, ','${ordered}) ${onPage}, '') as items,
   coalesce(max(_p._n) > ${last}, false) as more, array_to_json(max(_p._k) filter (where _p._n = ${last}))::text as keys, ${entered(type, "read")}${audit}
 from (
   select ${rowAlias}._n, ${rowAlias}.id, ${keySql(order, rowAlias)} as _k, row_to_json(_b.*)::text as _j
@@ -241,7 +245,7 @@ from (
     ${page}) _q
   ) ${rowAlias}${joined.joins} cross join lateral (select ${list}) _b where ${rowAlias}._n <= ${last} + 1
 ) _p`
-  return statement(sql, parameters.values)
+  return statement(bounded(type, sql), parameters.values)
 }
 
 const onlyRows = (type: RecordType, caller: Caller, rows: Rows, of: (from: string) => string) => {
@@ -303,8 +307,7 @@ export const historySql = (
     ? `, ${auditCall(entity, `jsonb_build_object('history', true, 'count', count(*) ${onPage})`)} is null as unaudited`
     : ""
   const state = `(select row_to_json(_s.*) from (select ${projection.columns(stateRow("_r.state"))}) _s)`
-  return statement(
-    `select ${itemsOf(`string_agg(_p._j, ',') ${onPage}`)}, coalesce(max(_p._n) > ${last}, false) as more,
+  const sql = `select coalesce(string_agg(_p._j, ',') ${onPage}, '') as items, coalesce(max(_p._n) > ${last}, false) as more,
   array_to_json(array[(max(_p.version) filter (where _p._n = ${last}))::text])::text as keys, ${entered(type, "history")}${audit}
 from (
   select _r._n, _r.version, row_to_json(_b.*)::text as _j
@@ -315,7 +318,6 @@ from (
       .map(quoteText)
       .join(", ")}]) order by _c.n) as changed, ${state} as state) _b
   where _r._n <= ${last} + 1
-) _p`,
-    parameters.values
-  )
+) _p`
+  return statement(bounded(type, sql), parameters.values)
 }
