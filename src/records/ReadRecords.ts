@@ -63,6 +63,15 @@ export class ReadRecords extends Context.Service<
   )
 }
 
+const pageStart = Buffer.from('{"items":[')
+const nothing = new Uint8Array()
+
+/** Puts cursors into the text of a page. */
+type Seal = (body: string, box: CursorBox) => string
+
+const sealed = (items: Uint8Array, box: CursorBox, seal: Seal): Uint8Array =>
+  Buffer.from(seal(Buffer.from(items.buffer, items.byteOffset, items.byteLength).toString("utf8"), box))
+
 const pageTooLarge = (limit: number, bytes: number): Problem => {
   const fits = Math.max(1, Math.floor((limit * ReadSql.maxPageBytes) / bytes))
   const detail = `the page would have ${bytes} bytes; about ${fits} records of this size fit`
@@ -204,7 +213,7 @@ const make = Effect.gen(function* () {
       target,
       limit: query.limit,
       count,
-      seal: (body, cursors) => joins.sealed(body, cursors)
+      seal: joins.marks ? (body, cursors) => joins.sealed(body, cursors) : undefined
     })
   })
 
@@ -216,24 +225,25 @@ const make = Effect.gen(function* () {
     {
       count,
       limit,
-      seal = (body) => body,
+      seal,
       target
     }: {
       readonly target: string | undefined
       readonly limit: number
       readonly count?: string | undefined
-      readonly seal?: (body: string, box: CursorBox) => string
+      readonly seal?: Seal | undefined
     }
   ): Effect.fn.Return<Answer, Failing> {
     const [row] = result?.rows ?? []
     if (Number(row?.bytes) > ReadSql.maxPageBytes) return yield* pageTooLarge(limit, Number(row?.bytes))
     const open = yield* box(type)
     const cursor = row?.more === true ? open.seal(scope, JSON.parse(String(row.keys)) as CursorKeys) : undefined
-    const items = seal(String(row?.items ?? ""), open)
+    const items = row?.items instanceof Uint8Array ? row.items : nothing
     const told = count === undefined ? "" : `,"count":${count}`
+    const end = `],"next_cursor":${cursor === undefined ? "null" : `"${cursor}"`}${told}}`
     return {
       status: 200,
-      body: `{"items":[${items}],"next_cursor":${cursor === undefined ? "null" : `"${cursor}"`}${told}}`,
+      body: Buffer.concat([pageStart, seal === undefined ? items : sealed(items, open, seal), Buffer.from(end)]),
       headers: cursor === undefined || target === undefined ? {} : { link: nextLink(target, cursor) }
     }
   })

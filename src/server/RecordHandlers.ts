@@ -56,9 +56,11 @@ const responseOf = ({ body, headers, status, stream }: Answer) => {
   if (stream !== undefined) {
     return HttpServerResponse.stream(stream, { status, headers: all, contentType: ndjsonContentType })
   }
-  return body === undefined
-    ? HttpServerResponse.empty({ status, headers: all })
-    : HttpServerResponse.text(body, { status, headers: all, contentType: "application/json" })
+  if (body === undefined) return HttpServerResponse.empty({ status, headers: all })
+  const options = { status, headers: all, contentType: "application/json" }
+  return typeof body === "string"
+    ? HttpServerResponse.text(body, options)
+    : HttpServerResponse.uint8Array(body, options)
 }
 
 /** What a create brings: one body, or a stream that comes only once. */

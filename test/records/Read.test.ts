@@ -5,6 +5,7 @@ import { GatewayTx } from "../../src/postgres/GatewayTx.ts"
 import { TenantTx } from "../../src/postgres/TenantTx.ts"
 import { ReadRecords } from "../../src/records/ReadRecords.ts"
 import { withDatabase } from "../support/Database.ts"
+import { textOf } from "./Answers.ts"
 import { idAt, makeReadWorld, pageOf, refusalOf } from "./ReadWorld.ts"
 import { callerOf } from "./World.ts"
 
@@ -144,7 +145,7 @@ layer(Live, { excludeTestServices: true })("ReadRecords", (it) => {
       assert.deepStrictEqual([again.status, again.body], [304, undefined])
       const masked = yield* here.get("order", buyer, idAt(10))
       assert.notStrictEqual(masked.headers.etag, answer.headers.etag)
-      const record = JSON.parse(masked.body ?? "")
+      const record = JSON.parse(textOf(masked))
       assert.notProperty(record, "price")
       assert.deepStrictEqual(record._masked, { price: null })
       assert.strictEqual((yield* here.get("order", buyer, idAt(10), undefined, answer.headers.etag)).status, 200)
@@ -160,10 +161,10 @@ layer(Live, { excludeTestServices: true })("ReadRecords", (it) => {
         yield* refusalOf(here.get("order", callerOf(["nobody"]), idAt(10))),
         "403 operation_not_granted"
       )
-      const partial = JSON.parse((yield* here.get("supplier", buyer, idAt(1))).body ?? "")
+      const partial = JSON.parse(textOf(yield* here.get("supplier", buyer, idAt(1))))
       assert.deepStrictEqual(partial._masked, { iban: "…7890" })
       assert.strictEqual(partial.b, 7)
-      assert.deepStrictEqual(JSON.parse((yield* here.get("supplier", buyer, idAt(2))).body ?? "")._masked, {
+      assert.deepStrictEqual(JSON.parse(textOf(yield* here.get("supplier", buyer, idAt(2))))._masked, {
         iban: null
       })
     })
@@ -176,7 +177,7 @@ layer(Live, { excludeTestServices: true })("ReadRecords", (it) => {
         include: "supplier",
         select: "number,price,supplier.name,supplier.iban"
       })
-      assert.deepStrictEqual(JSON.parse(one.body ?? ""), {
+      assert.deepStrictEqual(JSON.parse(textOf(one)), {
         id: idAt(10),
         number: "b",
         supplier: { id: idAt(1), name: "seen", _masked: { iban: "…7890" } },

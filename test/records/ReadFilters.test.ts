@@ -7,6 +7,7 @@ import { GatewayTx } from "../../src/postgres/GatewayTx.ts"
 import { TenantTx } from "../../src/postgres/TenantTx.ts"
 import { ReadRecords } from "../../src/records/ReadRecords.ts"
 import { withDatabase } from "../support/Database.ts"
+import { textOf } from "./Answers.ts"
 import { idAt, makeReadWorld, pageOf } from "./ReadWorld.ts"
 import { callerOf } from "./World.ts"
 
@@ -197,7 +198,7 @@ layer(Live, { excludeTestServices: true })("row filters", (it) => {
             id: idAt(2),
             params: { include: "up", select: "up.open,up.shut,up" }
           }),
-          (answer) => JSON.parse(answer.body ?? "").up
+          (answer) => JSON.parse(textOf(answer)).up
         )
       assert.deepStrictEqual(yield* including(undefined), { id: idAt(1), open: "o", shut: "s" })
       assert.deepStrictEqual(yield* including(["a"]), { id: idAt(1), open: "o", _masked: { shut: null } })

@@ -11,6 +11,7 @@ import { GatewayTx } from "../../src/postgres/GatewayTx.ts"
 import { TenantTx } from "../../src/postgres/TenantTx.ts"
 import { ReadRecords } from "../../src/records/ReadRecords.ts"
 import { withDatabase } from "../support/Database.ts"
+import { textOf } from "./Answers.ts"
 import { idAt, makeReadWorld, pageOf, refusalOf } from "./ReadWorld.ts"
 import { callerOf } from "./World.ts"
 
@@ -157,13 +158,13 @@ layer(Live, { excludeTestServices: true })("masks", (it) => {
         const who = callerOf(roles)
         left = ""
         const answers = yield* Effect.all(ask(who))
-        const told = left + answers.map((answer) => `${answer.body}${JSON.stringify(answer.headers)}`).join("")
+        const told = left + answers.map((answer) => `${textOf(answer)}${JSON.stringify(answer.headers)}`).join("")
         for (const one of [...ofParent, ...ofChild]) {
           const seen = sees(one, roles)
           assert.strictEqual(told.includes(one.secret), seen === "clear", `${roles}: ${JSON.stringify(one)}`)
           checked += 1
         }
-        const record = JSON.parse(answers[0]?.body ?? "")
+        const record = JSON.parse(textOf(answers[0] ?? { body: "" }))
         const state = pageOf(answers[5] ?? assert.fail()).items[0]?.state as Record<string, unknown>
         const inner = (pageOf(answers[3] ?? assert.fail()).items[0] as { up: Record<string, unknown> }).up
         const shown = (from: Record<string, unknown>, hidden: ReadonlyArray<Hidden>) => {

@@ -9,6 +9,7 @@ import { ReadRecords } from "../../src/records/ReadRecords.ts"
 import { CursorBox, cursorLifetime, makeCursors } from "../../src/records/read/Cursor.ts"
 import { compile } from "../../src/records/type/RecordType.ts"
 import { withDatabase } from "../support/Database.ts"
+import { textOf } from "./Answers.ts"
 import { idAt, makeReadWorld, pageOf, refusalOf } from "./ReadWorld.ts"
 import { callerOf } from "./World.ts"
 
@@ -248,7 +249,7 @@ layer(Live, { excludeTestServices: true })("history", (it) => {
     Effect.gen(function* () {
       const { here, id } = yield* seeded("past")
       const whole = yield* here.history("thing", admin, id)
-      assert.include(whole.body, '"price":3.10')
+      assert.include(textOf(whole), '"price":3.10')
       assert.deepStrictEqual(
         pageOf(whole).items.map((item) => item.version),
         [3, 2, 1]

@@ -10,6 +10,7 @@ import type { Params } from "../../src/records/read/ReadRequest.ts"
 import { compile, type RecordType } from "../../src/records/type/RecordType.ts"
 import type { Answer } from "../../src/records/WriteRecords.ts"
 import { Database, query } from "../support/Database.ts"
+import { textOf } from "./Answers.ts"
 import { provision } from "./Provisioned.ts"
 import { specOf } from "./Specs.ts"
 
@@ -20,7 +21,7 @@ export interface Page {
 }
 
 /** A page as JavaScript reads it; numbers that must be exact are read from the text. */
-export const pageOf = (answer: Answer): Page => JSON.parse(answer.body ?? "")
+export const pageOf = (answer: Answer): Page => JSON.parse(textOf(answer))
 
 /** Provisions a domain under the database's own org and answers ways to read from it. */
 export const makeReadWorld = (

@@ -10,6 +10,7 @@ import { compile, type RecordType } from "../../src/records/type/RecordType.ts"
 import { type Answer, WriteRecords } from "../../src/records/WriteRecords.ts"
 import type { Referring, WriteRequest } from "../../src/records/write/WriteType.ts"
 import { Database, query } from "../support/Database.ts"
+import { textOf } from "./Answers.ts"
 import { provision } from "./Provisioned.ts"
 import { specOf } from "./Specs.ts"
 
@@ -36,7 +37,7 @@ const bytesOf = (text: string, piece = 1000): Stream.Stream<Uint8Array> => {
 export const json = (value: unknown): ExactValue => parse(typeof value === "string" ? value : JSON.stringify(value))
 
 /** The body of an answer. */
-export const bodyOf = (answer: Answer): Record<string, unknown> => JSON.parse(answer.body ?? "{}")
+export const bodyOf = (answer: Answer): Record<string, unknown> => JSON.parse(textOf(answer) || "{}")
 export const idOf = (answer: Answer): string => String(bodyOf(answer).id)
 
 /** Provisions a domain under the database's own org and answers ways to write to it. */

@@ -26,7 +26,9 @@ export const scopeOf = (
 /** See the module. */
 export class Joins {
   /** Nobody can have stored this text before the request was made. */
-  private readonly marker = randomUUID()
+  private marker = ""
+  /** Whether to-many includes leave marks in the text. */
+  readonly marks: boolean
   private readonly nodes: ReadonlyArray<Included>
   private readonly caller: Caller
   private readonly shown: Shown
@@ -35,6 +37,8 @@ export class Joins {
     this.caller = caller
     this.shown = shown
     this.nodes = allIncluded(shown.included)
+    this.marks = this.nodes.some((node) => node.many)
+    if (this.marks) this.marker = randomUUID()
   }
 
   readonly joining = (bind: Bind) => {
@@ -46,7 +50,7 @@ export class Joins {
 
   /** Puts cursors in the places of the marks that to-many includes left. */
   sealed(body: string, box: CursorBox): string {
-    if (!this.nodes.some((node) => node.many)) return body
+    if (!this.marks) return body
     return body.replaceAll(
       new RegExp(`${this.marker}/(\\d+)/([0-9a-f-]+)/([0-9a-f-]+)/`, "g"),
       (_, index, parent, last) => {

@@ -204,11 +204,11 @@ const pageRows = (
 export const maxPageBytes = 64 * 1024 * 1024
 
 /**
- * A page whose `items` are one text, or none where they have more `bytes` than a page may have. Around the aggregates: said
+ * A page whose `items` are one text, as bytes in UTF-8, or none where they have more `bytes` than a page may have. Around the aggregates: said
  * beside them, `string_agg` would run once for each place that names it.
  */
 const bounded = (type: RecordType, page: string): string =>
-  `select case when octet_length(_a.items) <= ${maxPageBytes} then _a.items else '' end as items,
+  `select convert_to(case when octet_length(_a.items) <= ${maxPageBytes} then _a.items else '' end, 'UTF8') as items,
   octet_length(_a.items) as bytes, _a.more, _a.keys, _a.entered${isAudited(type) ? ", _a.unaudited" : ""}
 from (${page}) _a`
 
