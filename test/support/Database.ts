@@ -85,38 +85,45 @@ const ensureTemplate = Effect.fnUntraced(function* (superuser: string, admin: Pg
   yield* admin.query(`alter database ${building} rename to ${template}`)
 })
 
+/** Names and logins of a database that is to be made. */
+const newDatabase = (rolePrefix = ""): TestDatabase => {
+  const superuser = inject("postgres")
+  const id = randomBytes(5).toString("hex")
+  const name = `t_${id}`
+  const url = (user: string) => withLogin(superuser, user, loginPassword(superuser), name)
+  return {
+    name,
+    apiUrl: url(`${rolePrefix}velocity_api`),
+    operatorUrl: url(`${rolePrefix}velocity_operator`),
+    ownerUrl: url(migrator),
+    superuserUrl: withLogin(superuser, "postgres", new URL(superuser).password, name),
+    org: `o${id}`
+  }
+}
+
+const dropped = (name: string) =>
+  Effect.ignore(query(inject("postgres"), `drop database if exists ${name} with (force)`))
+
 /**
  * A fresh migrated database, dropped when the scope closes. The copy of a template does not carry the grants on the
  * database itself, so the migrations are applied to it again.
  */
 export const freshDatabase: Effect.Effect<TestDatabase, unknown, Scope.Scope> = Effect.gen(function* () {
   const superuser = inject("postgres")
-  const password = loginPassword(superuser)
-  const id = randomBytes(5).toString("hex")
-  const name = `t_${id}`
-  const url = (user: string) => withLogin(superuser, user, password, name)
+  const database = newDatabase()
   yield* Effect.acquireRelease(
     Effect.scoped(
       Effect.gen(function* () {
         const admin = yield* connect(superuser)
         yield* admin.query(`select pg_advisory_lock(${setupLock})`)
         yield* ensureTemplate(superuser, admin)
-        yield* admin.query(`create database ${name} template ${template} owner ${migrator}`)
-        yield* migrate(url(migrator))
+        yield* admin.query(`create database ${database.name} template ${template} owner ${migrator}`)
+        yield* migrate(database.ownerUrl)
       })
     ),
-    () => Effect.ignore(query(superuser, `drop database if exists ${name} with (force)`))
+    () => dropped(database.name)
   )
-  const superuserUrl = new URL(superuser)
-  superuserUrl.pathname = `/${name}`
-  return {
-    name,
-    apiUrl: url("velocity_api"),
-    operatorUrl: url("velocity_operator"),
-    ownerUrl: url(migrator),
-    superuserUrl: superuserUrl.href,
-    org: `o${id}`
-  }
+  return database
 })
 
 /**
@@ -125,25 +132,18 @@ export const freshDatabase: Effect.Effect<TestDatabase, unknown, Scope.Scope> = 
  */
 export const prefixedDatabase = Effect.fnUntraced(function* (rolePrefix: string) {
   const superuser = inject("postgres")
-  const password = loginPassword(superuser)
-  const id = randomBytes(5).toString("hex")
-  const name = `t_${id}`
-  const url = (user: string) => withLogin(superuser, user, password, name)
+  const database = newDatabase(rolePrefix)
   yield* Effect.acquireRelease(
-    Effect.andThen(query(superuser, `create database ${name} owner ${migrator}`), migrate(url(migrator), rolePrefix)),
-    () => Effect.ignore(query(superuser, `drop database if exists ${name} with (force)`))
+    Effect.andThen(
+      query(superuser, `create database ${database.name} owner ${migrator}`),
+      migrate(database.ownerUrl, rolePrefix)
+    ),
+    () => dropped(database.name)
   )
-  const logins = ["velocity_api", "velocity_operator"].map((login) => `${rolePrefix}${login}`)
-  for (const login of logins) yield* query(superuser, `alter role ${login} password '${password}'`)
-  const [api = "", operator = ""] = logins
-  return {
-    name,
-    apiUrl: url(api),
-    operatorUrl: url(operator),
-    ownerUrl: url(migrator),
-    superuserUrl: withLogin(superuser, "postgres", new URL(superuser).password, name),
-    org: `o${id}`
-  } satisfies TestDatabase
+  for (const login of ["velocity_api", "velocity_operator"]) {
+    yield* query(superuser, `alter role ${rolePrefix}${login} password '${loginPassword(superuser)}'`)
+  }
+  return database
 })
 
 /** The configuration that the services of `src/` read, for a test's database. */
