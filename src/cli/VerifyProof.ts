@@ -36,10 +36,10 @@ const readText = (path: string) =>
   })
 
 /** `KEY`, or `@FILE` with a key a line. What is refused is never repeated: it may be the secret one, by mistake. */
-const keysOf = Effect.fnUntraced(function* (
-  flag: string,
+export const keysOf = Effect.fnUntraced(function* (
   texts: ReadonlyArray<string>,
-  parse: (text: string) => Result.Result<NoteVerifier, NoteKeyFault>
+  parse: (text: string) => Result.Result<NoteVerifier, NoteKeyFault>,
+  flag = "--key"
 ) {
   const keys: Array<NoteVerifier> = []
   for (const text of texts) {
@@ -136,8 +136,8 @@ export const verifyProof = Command.make(
     output: outputFlag
   },
   Effect.fnUntraced(function* ({ entry, file, key, output, witness }) {
-    const verifiers = yield* keysOf("--key", key, parseVerifierKey)
-    const witnesses = yield* keysOf("--witness", witness, parseWitnessKey)
+    const verifiers = yield* keysOf(key, parseVerifierKey)
+    const witnesses = yield* keysOf(witness, parseWitnessKey, "--witness")
     const text = yield* readText(file)
     const read = documentOf(text, Option.isSome(entry) ? yield* readText(entry.value) : undefined)
     if (Result.isFailure(read)) return yield* reported(output, Result.fail(read.failure))
