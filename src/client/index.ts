@@ -13,6 +13,8 @@ export type { Where } from "../domain/Query.ts"
 export { ApiProblem, type ApiProblemCode, type ClientError } from "./ApiProblem.ts"
 export { type VerifyOptions, verifyEntryProof } from "./Evidence.ts"
 export type {
+  Erased,
+  EraseOptions,
   Imported,
   Page,
   ReadOptions,
