@@ -394,6 +394,39 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
       })
     )
 
+    it.effect("gives a table that an earlier Velocity provisioned what erasure needs, once", () =>
+      Effect.gen(function* () {
+        const { apply, define, domain, look, schema } = yield* makeWorld
+        yield* domain()
+        const spec = define({ object: "elder", fields: [{ name: "a", type: "string" }] })
+        yield* apply(spec)
+        const table = `${schema}.elder_v1`
+        const [{ comment } = {}] = yield* look("select obj_description($1::regclass, 'pg_class') as comment", [table])
+        // as it was left: no policy, no rights, and the digests of then
+        yield* look(`drop policy velocity_erase on ${table}`)
+        yield* look(`revoke all on ${table} from velocity_owner`)
+        yield* look(`revoke select (id) on ${table} from velocity_owner`)
+        yield* look(`revoke usage on schema ${schema} from velocity_owner`)
+        yield* look(
+          `comment on table ${table} is '${String(comment)
+            .replaceAll("'", "''")
+            .replace(/"access":"[0-9a-f]+"/u, '"access":"0123456789abcdef"')}'`
+        )
+        yield* look("update platform.schema_defs set wanted_hash = 'before' where pg_table = 'elder_v1'")
+        expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
+        expect(yield* apply(spec)).toMatchObject({ _tag: "Applied", steps: ["access"] })
+        const rights = yield* look(
+          `select has_schema_privilege('velocity_owner', $1, 'USAGE') as usage, has_table_privilege('velocity_owner', $2, 'DELETE') as delete,
+             has_column_privilege('velocity_owner', $2, 'id', 'SELECT') as id, has_column_privilege('velocity_owner', $2, 'a', 'SELECT') as a,
+             exists (select from pg_policy where polrelid = $2::regclass and polname = 'velocity_erase') as policy`,
+          [schema, table]
+        )
+        expect(rights).toEqual([{ usage: true, delete: true, id: true, a: false, policy: true }])
+        expect((yield* apply(spec))._tag).toBe("Unchanged")
+        expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
+      })
+    )
+
     it.effect("leaves nothing when it ends in the middle", () =>
       Effect.gen(function* () {
         const { database, define, domain, look, schema, sql } = yield* makeWorld
