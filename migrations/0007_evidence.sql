@@ -42,6 +42,8 @@ create table platform.audit_checkpoints (
   primary key (epoch, size)
 )$ddl$);
 
+select platform.migrate_relation('audit_checkpoints_origin', 'create index audit_checkpoints_origin on platform.audit_checkpoints (origin, size)');
+
 -- what a partition held, lane by lane, kept when it goes; size is a checkpoint that covers it
 select platform.migrate_relation('audit_seals', $ddl$
 create table platform.audit_seals (
@@ -267,7 +269,7 @@ begin
     return false;
   end if;
   if p_epoch is distinct from coalesce(v_last.epoch, 1) then
-    if p_epoch is distinct from coalesce(v_last.epoch, 1) + 1 or p_note !~ E'^[^\n]+\n[^\n]+\n[^\n]+\nrestored [^\n ]+ \\d+ [^\n ]+ [^\n]+\n\n' then
+    if p_epoch is null or p_epoch < coalesce(v_last.epoch, 1) or p_note !~ E'^[^\n]+\n[^\n]+\n[^\n]+\nrestored [^\n ]+ \\d+ [^\n ]+ [^\n]+\n\n' then
       raise exception 'epoch % does not follow %', p_epoch, coalesce(v_last.epoch, 1) using errcode = 'VL042';
     end if;
     if exists (select from platform.audit_checkpoints c where c.origin = p_origin) then
@@ -311,20 +313,12 @@ declare
   v_tree constant int8 := platform.audit_tree_size();
   v_size int8 := p_size;
   v_root bytea := p_root;
-  v_epoch int4;
-  v_next platform.audit_checkpoints;
-  v_gap text[];
   v_heads bytea := ''::bytea;
   v_step constant int8 := 65536;
   v_from int8 := 0;
 begin
   if v_size is null then
-    select c.size, c.root, c.epoch into v_size, v_root, v_epoch from platform.audit_checkpoints c order by c.epoch desc, c.size desc limit 1;
-  elsif p_origin is not null then
-    select max(c.epoch) into v_epoch from platform.audit_checkpoints c where c.origin = p_origin;
-    if v_epoch is null then
-      return query select null::text, null::int2, null::int8, null::int8, 'unknown_origin', null::bytea, null::bytea;
-    end if;
+    select c.size, c.root into v_size, v_root from platform.audit_checkpoints c order by c.epoch desc, c.size desc limit 1;
   end if;
   -- runs follow each other, in the tree and in their lanes
   return query
@@ -405,13 +399,18 @@ begin
   end if;
   -- the outside checkpoint
   if v_size > v_tree or platform.audit_head(v_heads) is distinct from v_root then
-    if p_origin is not null and v_epoch is not null then
-      select * into v_next from platform.audit_checkpoints c where c.epoch = v_epoch + 1 order by c.size limit 1;
-      v_gap := regexp_match(v_next.note, E'\nrestored ([^\n ]+) (\\d+) ');
-      if v_size > v_next.size and v_gap[1] = p_origin and v_size <= v_gap[2]::int8 then
-        return query select null::text, null::int2, null::int8, v_size, 'restored', v_root, null::bytea;
-        return;
-      end if;
+    -- the first checkpoints of later epochs say what was restored, to which size, and what was lost by it
+    if exists (
+      select from generate_series(2, (select max(c.epoch) from platform.audit_checkpoints c)) as e(n)
+      cross join lateral (select c.size, c.note from platform.audit_checkpoints c where c.epoch = e.n order by c.size limit 1) f
+      cross join lateral regexp_match(f.note, E'\nrestored ([^\n ]+) (\\d+) ') as m(said)
+      where m.said[1] = p_origin and v_size > f.size and v_size <= m.said[2]::int8) then
+      return query select null::text, null::int2, null::int8, v_size, 'restored', v_root, null::bytea;
+      return;
+    end if;
+    if p_origin is not null and not exists (select from platform.audit_checkpoints c where c.origin = p_origin) then
+      return query select null::text, null::int2, null::int8, v_size, 'unknown_origin', v_root, null::bytea;
+      return;
     end if;
     return query select null::text, null::int2, null::int8, v_size,
       case when v_size > v_tree then 'tail_missing' else 'rewritten' end, v_root, case when v_size > v_tree then null else platform.audit_head(v_heads) end;
