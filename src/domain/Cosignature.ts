@@ -65,7 +65,7 @@ export const verifyCosignatures = async (
   witnesses: ReadonlyArray<NoteVerifier>
 ): Promise<Result.Result<ReadonlyArray<Cosigned>, NoteFault>> => {
   const cosigned: Array<Cosigned> = []
-  for (const witness of witnesses) {
+  for (const witness of witnesses.filter((one) => one.type === keyTypes.cosignature)) {
     const signature = signatures.find((one) => isSameKey(one, witness))
     if (signature === undefined || cosigned.some((one) => isSameKey(one.witness, witness))) continue
     const time = await verifyCosignature(body, signature, witness)

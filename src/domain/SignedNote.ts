@@ -154,7 +154,7 @@ export const verifyNote = async (
     if (known.length === 0 || signers.some((one) => isSameKey(one, { name, keyId }))) continue
     for (const verifier of known) {
       if (!(await verifyEd25519(verifier.publicKey, utf8(body), signature))) {
-        const message = `the signature of ${keyLabel(verifier)} is not over this text`
+        const message = `the signature of ${keyLabel(verifier)} is not over the note's text`
         return Result.fail(new NoteFault({ reason: "bad_signature", message }))
       }
     }
@@ -162,5 +162,7 @@ export const verifyNote = async (
   }
   if (signers.length > 0) return Result.succeed({ body, signatures, signers })
   const by = [...new Set(signatures.map(keyLabel))].slice(0, 3).join(", ")
-  return Result.fail(new NoteFault({ reason: "unknown_key", message: `no key that is known signed it; ${by} did` }))
+  return Result.fail(
+    new NoteFault({ reason: "unknown_key", message: `no key that is known signed the note; ${by} did` })
+  )
 }

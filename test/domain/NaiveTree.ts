@@ -43,6 +43,26 @@ const subproof = (m: number, leaves: ReadonlyArray<Hash>, known: boolean): Reado
 export const naiveConsistency = (m: number, leaves: ReadonlyArray<Hash>): ReadonlyArray<Hash> =>
   subproof(m, leaves, true)
 
+/** The sides that the hashes of a path stand on, the leaf's first: what a path is checked by, beside its hashes. */
+export const naiveSides = (m: number, n: number): string => {
+  if (n === 1) return ""
+  const k = split(n)
+  return m < k ? `${naiveSides(m, k)}R` : `${naiveSides(m - k, n - k)}L`
+}
+
+/** The same of a consistency proof, behind `=` where it begins with the smaller tree's own head. */
+export const naiveConsistencySides = (m: number, n: number, known = true): string => {
+  if (m === n) return known ? "=" : ""
+  const k = split(n)
+  return m <= k ? `${naiveConsistencySides(m, k, known)}R` : `${naiveConsistencySides(m - k, n - k, false)}L`
+}
+
+/** The leaves of certificate-transparency's own tests. */
+export const classicalData = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657"]
+  .concat("606162636465666768696a6b6c6d6e6f")
+  .map((text) => new Uint8Array(Buffer.from(text, "hex")))
+export const classicalLeaves = classicalData.map(hashOfLeaf)
+
 /** Leaf hashes that tell a place by their value. */
 export const numbered = (count: number, from = 0): ReadonlyArray<Hash> =>
   Array.from({ length: count }, (_, n) => hashOfLeaf(Buffer.from(String(from + n))))
