@@ -36,7 +36,7 @@ const readText = (path: string) =>
   })
 
 /** `KEY`, or `@FILE` with a key a line. */
-const keysOf = Effect.fnUntraced(function* (
+export const keysOf = Effect.fnUntraced(function* (
   texts: ReadonlyArray<string>,
   parse: (text: string) => Result.Result<NoteVerifier, NoteKeyFault>
 ) {
