@@ -307,13 +307,14 @@ $fn$;$ddl$);
 -- leaves, is not the outside checkpoint's. `seq_gap`: a sealed entry is gone from the middle. `tree_broken`: the tree does
 -- not agree with itself. `restored`: the outside checkpoint lies in a gap that a restore note accounts for.
 -- `unknown_origin`: it is of no epoch of this log. Entries of dropped partitions are known by their leaves alone.
-select platform.migrate_function($ddl$create or replace function platform.audit_verify_tree(p_origin text, p_size bigint, p_root bytea) returns TABLE(chain text, lane smallint, seq bigint, index bigint, problem text, wanted bytea, found bytea) language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $fn$
+select platform.migrate_function($ddl$create or replace function platform.audit_verify_tree(p_origin text, p_size bigint, p_root bytea) returns TABLE(chain text, lane smallint, seq bigint, index bigint, problem text, wanted bytea, found bytea, note text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $fn$
 #variable_conflict use_column
 declare
   v_tree constant int8 := platform.audit_tree_size();
   v_size int8 := p_size;
   v_root bytea := p_root;
   v_heads bytea := ''::bytea;
+  v_note text;
   v_step constant int8 := 65536;
   v_from int8 := 0;
 begin
@@ -322,7 +323,7 @@ begin
   end if;
   -- runs follow each other, in the tree and in their lanes
   return query
-    select r.chain, r.lane, r.seq, r.index, 'tree_broken', null::bytea, null::bytea
+    select r.chain, r.lane, r.seq, r.index, 'tree_broken', null::bytea, null::bytea, null::text
     from (
       select a.*, lag(a.index + a.count) over (order by a.index) as wanted_index, lag(a.seq + a.count) over (partition by a.chain, a.lane order by a.seq) as wanted_seq
       from platform.audit_leaves a) r
@@ -330,7 +331,7 @@ begin
     order by r.index;
   -- lanes end where their leaves do, or later
   return query
-    select s.chain, s.lane, s.last, s.index, 'tail_missing', null::bytea, null::bytea
+    select s.chain, s.lane, s.last, s.index, 'tail_missing', null::bytea, null::bytea, null::text
     from (
       select distinct on (a.chain, a.lane) a.chain, a.lane, a.seq + a.count - 1 as last, a.index + a.count - 1 as index
       from platform.audit_leaves a order by a.chain, a.lane, a.seq desc) s
@@ -361,7 +362,7 @@ begin
         where l.hash is distinct from e.hash
       )
       select r.chain, r.lane, r.seq + p.index - r.index, p.index,
-        case when p.leaf is null or r.index is null then 'tree_broken' when p.entry is null then 'seq_gap' else 'rewritten' end, p.leaf, p.entry
+        case when p.leaf is null or r.index is null then 'tree_broken' when p.entry is null then 'seq_gap' else 'rewritten' end, p.leaf, p.entry, null::text
       from place p
       left join run r on p.index >= r.low and p.index < r.high
       left join platform.audit_heads h on h.chain = r.chain and h.lane = r.lane
@@ -371,7 +372,7 @@ begin
       order by p.index;
     -- tiles and the hashes over them
     return query
-      select null::text, null::int2, null::int8, f.index * 256, 'tree_broken', substr(u.hashes, (f.index % 256)::int4 * 32 + 1, 32), f.head
+      select null::text, null::int2, null::int8, f.index * 256, 'tree_broken', substr(u.hashes, (f.index % 256)::int4 * 32 + 1, 32), f.head, null::text
       from (
         select t.index, platform.audit_fold(t.hashes) as head from platform.audit_tiles t
         where t.level = 0 and t.index >= v_from / 256 and t.index < (v_from + v_step) / 256 and length(t.hashes) = 8192) f
@@ -388,7 +389,7 @@ begin
   end loop;
   -- the levels above
   return query
-    select null::text, null::int2, null::int8, f.index * (256::int8 ^ (f.level + 1))::int8, 'tree_broken', substr(u.hashes, (f.index % 256)::int4 * 32 + 1, 32), f.head
+    select null::text, null::int2, null::int8, f.index * (256::int8 ^ (f.level + 1))::int8, 'tree_broken', substr(u.hashes, (f.index % 256)::int4 * 32 + 1, 32), f.head, null::text
     from (
       select t.level, t.index, platform.audit_fold(t.hashes) as head from platform.audit_tiles t where t.level > 0 and length(t.hashes) = 8192) f
     left join platform.audit_tiles u on u.level = f.level + 1 and u.index = f.index / 256
@@ -399,21 +400,24 @@ begin
   end if;
   -- the outside checkpoint
   if v_size > v_tree or platform.audit_head(v_heads) is distinct from v_root then
-    -- the first checkpoints of later epochs say what was restored, to which size, and what was lost by it
-    if exists (
-      select from generate_series(2, (select max(c.epoch) from platform.audit_checkpoints c)) as e(n)
-      cross join lateral (select c.size, c.note from platform.audit_checkpoints c where c.epoch = e.n order by c.size limit 1) f
-      cross join lateral regexp_match(f.note, E'\nrestored ([^\n ]+) (\\d+) ') as m(said)
-      where m.said[1] = p_origin and v_size > f.size and v_size <= m.said[2]::int8) then
-      return query select null::text, null::int2, null::int8, v_size, 'restored', v_root, null::bytea;
+    -- the first checkpoints of later epochs say what was restored, to which size, and what was lost by it; whether the
+    -- log's key signed that is for the reader to see
+    select f.note into v_note
+    from generate_series(2, (select max(c.epoch) from platform.audit_checkpoints c)) as e(n)
+    cross join lateral (select c.size, c.note from platform.audit_checkpoints c where c.epoch = e.n order by c.size limit 1) f
+    cross join lateral regexp_match(f.note, E'\nrestored ([^\n ]+) (\\d+) ') as m(said)
+    where m.said[1] = p_origin and v_size > f.size and v_size <= m.said[2]::int8
+    order by e.n desc limit 1;
+    if v_note is not null then
+      return query select null::text, null::int2, null::int8, v_size, 'restored', v_root, null::bytea, v_note;
       return;
     end if;
     if p_origin is not null and not exists (select from platform.audit_checkpoints c where c.origin = p_origin) then
-      return query select null::text, null::int2, null::int8, v_size, 'unknown_origin', v_root, null::bytea;
+      return query select null::text, null::int2, null::int8, v_size, 'unknown_origin', v_root, null::bytea, null::text;
       return;
     end if;
     return query select null::text, null::int2, null::int8, v_size,
-      case when v_size > v_tree then 'tail_missing' else 'rewritten' end, v_root, case when v_size > v_tree then null else platform.audit_head(v_heads) end;
+      case when v_size > v_tree then 'tail_missing' else 'rewritten' end, v_root, case when v_size > v_tree then null else platform.audit_head(v_heads) end, null::text;
   end if;
 end
 $fn$;$ddl$);

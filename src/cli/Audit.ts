@@ -167,12 +167,9 @@ const verify = Command.make(
     const from = options.all
       ? beginning
       : Option.getOrElse(options.from, () => new Date(Date.parse(to) - dayMillis).toISOString())
+    const keys = yield* keysOf(options.key, parseVerifierKey)
     const outside = Option.isSome(options.checkpoint)
-      ? yield* outsideOf(
-          options.checkpoint.value,
-          yield* readCheckpoint(options.checkpoint.value),
-          yield* keysOf(options.key, parseVerifierKey)
-        )
+      ? yield* outsideOf(options.checkpoint.value, yield* readCheckpoint(options.checkpoint.value), keys)
       : undefined
     const target = yield* targetOf({ ...options, roles }).pipe(Effect.mapError(unknown))
     const response = yield* send(target, {
@@ -189,7 +186,7 @@ const verify = Command.make(
         failed(`the API's answer cannot be read to its end (${(cause as Error).message}); say it again`, 2)
     })
     const { entries, findings, found, sound } = verdict
-    const tree = outside === undefined ? undefined : yield* verifyTree(target, outside)
+    const tree = outside === undefined ? undefined : yield* verifyTree(target, outside, keys)
     const since = options.all ? "the first entry" : from
     if (options.output !== "table") {
       yield* Console.log(document(options.output, { from, to, sound, entries: Number(entries), found, findings, tree }))

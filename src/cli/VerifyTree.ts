@@ -31,10 +31,11 @@ export const outsideOf = Effect.fnUntraced(function* (file: string, note: string
   return yield* failed(`${file}: ${read.failure.message}`, 2)
 })
 
-/** Asks the API. Whatever keeps it from an answer fails with status 2. */
+/** Asks the API. Whatever keeps it from an answer fails with status 2, a restore note that no such key signed with 1. */
 export const verifyTree = Effect.fnUntraced(function* (
   target: Target,
-  { origin, root, size }: { readonly origin: string; readonly size: number; readonly root: Uint8Array }
+  { origin, root, size }: { readonly origin: string; readonly size: number; readonly root: Uint8Array },
+  keys: ReadonlyArray<NoteVerifier>
 ) {
   const response = yield* send(target, {
     path: "/api/platform/audit/tree",
@@ -57,6 +58,16 @@ export const verifyTree = Effect.fnUntraced(function* (
   const last = lines.pop()
   if (!isExactObject(last) || typeof last.sound !== "boolean") {
     return yield* failed("the API's answer ends before its verdict; say it again", 2)
+  }
+  for (const { note, problem } of lines.filter(isExactObject)) {
+    if (problem !== "restored" || typeof note !== "string") continue
+    // whoever owns the database can put a note there; only the key's holder can sign one
+    if (keys.length === 0)
+      return yield* failed("a restore note accounts for the difference: say --key KEY to see who signed it", 2)
+    const verified = yield* Effect.promise(() => verifyCheckpoint(note, keys))
+    if (Result.isFailure(verified)) {
+      return yield* failed(`tampered: a restore note that the log's key did not sign (${verified.failure.message})`, 1)
+    }
   }
   return { sound: last.sound, findings: lines.filter(isExactObject), origin, size } satisfies TreeVerdict
 })

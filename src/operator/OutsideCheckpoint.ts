@@ -7,9 +7,8 @@
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { Data, Effect, Result } from "effect"
-import { type Checkpoint, parseCheckpoint, verifyCheckpoint } from "../domain/Checkpoint.ts"
+import { type Checkpoint, verifyCheckpoint } from "../domain/Checkpoint.ts"
 import { epochOf, restoredOf } from "../domain/Restored.ts"
-import { parseNote } from "../domain/SignedNote.ts"
 import { rootFromTiles, tilesForRoot } from "../domain/Tiles.ts"
 import { sameHash } from "../domain/TreeProof.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
@@ -69,28 +68,31 @@ export const rootAt = Effect.fnUntraced(function* (tx: Tx, size: number) {
   )
 })
 
-const extensionsOf = (note: string): ReadonlyArray<string> => {
-  const parsed = Result.flatMap(parseNote(note), ({ body }) => parseCheckpoint(body))
-  return Result.isSuccess(parsed) ? parsed.success.extensions : []
-}
+const verifiersOf = (keys: AuditKeys) => keys.signers.map(({ verifier }) => verifier)
 
-/** Whether restore notes account for a checkpoint that the tree does not extend: it lies in what one says was lost. */
-const isAccountedFor = (checkpoint: Checkpoint, firsts: ReadonlyArray<KeptCheckpoint>): boolean =>
-  firsts.some(({ note, size }) => {
-    const lost = restoredOf(extensionsOf(note))
-    return (
-      lost !== undefined && lost.origin === checkpoint.origin && checkpoint.size > size && checkpoint.size <= lost.size
-    )
-  })
+/**
+ * Whether restore notes account for a checkpoint that the tree does not extend: it lies in what one says was lost. A note
+ * counts that our key signed; whoever owns the database could put another one there.
+ */
+const isAccountedFor = Effect.fnUntraced(function* (
+  keys: AuditKeys,
+  checkpoint: Checkpoint,
+  firsts: ReadonlyArray<KeptCheckpoint>
+) {
+  for (const { note } of firsts) {
+    const verified = yield* Effect.promise(() => verifyCheckpoint(note, verifiersOf(keys)))
+    if (Result.isFailure(verified)) continue
+    const restored = verified.success.checkpoint
+    const lost = restoredOf(restored.extensions)
+    if (lost?.origin === checkpoint.origin && checkpoint.size > restored.size && checkpoint.size <= lost.size)
+      return true
+  }
+  return false
+})
 
 /** Reads an outside checkpoint that must be ours. */
 export const verifiedOutside = Effect.fnUntraced(function* (keys: AuditKeys, { note, source }: Outside) {
-  const verified = yield* Effect.promise(() =>
-    verifyCheckpoint(
-      note,
-      keys.signers.map(({ verifier }) => verifier)
-    )
-  )
+  const verified = yield* Effect.promise(() => verifyCheckpoint(note, verifiersOf(keys)))
   if (Result.isFailure(verified)) {
     const message = `${source} is no checkpoint that the audit key signed: ${verified.failure.message}. Give the key that did, or take the file away if it is another log's`
     return yield* new OutsideUnreadable({ message })
@@ -116,7 +118,7 @@ export const extendsOutside = Effect.fnUntraced(function* (
     firsts.length === 0 ? checkpoint.origin === keys.name : firsts.some((one) => one.origin === checkpoint.origin)
   const root = yield* rootAt(tx, checkpoint.size)
   if (known && root !== undefined && sameHash(root, checkpoint.root)) return
-  if (isAccountedFor(checkpoint, firsts)) return
+  if (yield* isAccountedFor(keys, checkpoint, firsts)) return
   const size = yield* treeSize(tx)
   const what =
     size < checkpoint.size

@@ -45,7 +45,7 @@ from platform.audit_log e
 where e.occurred_at >= to_timestamp(($2::float8 - 1) / 1000) and e.occurred_at < to_timestamp(($2::float8 + 2) / 1000) and e.id = $1::uuid`
 
 const treeSql = `select json_build_object('chain', v.chain, 'lane', v.lane, 'seq', v.seq::text, 'index', v.index::text,
-  'problem', v.problem, 'wanted', encode(v.wanted, 'hex'), 'found', encode(v.found, 'hex'))::text as finding, v.problem
+  'problem', v.problem, 'wanted', encode(v.wanted, 'hex'), 'found', encode(v.found, 'hex'), 'note', v.note)::text as finding, v.problem
 from platform.audit_verify_tree($1, $2::int8, decode($3, 'hex')) v`
 
 /** See the module. */
