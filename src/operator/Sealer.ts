@@ -243,6 +243,13 @@ export const make = Effect.fnUntraced(function* (
 
   const round: Sealer["round"] = Effect.fnUntraced(function* (keys) {
     if (conflict !== undefined) return yield* conflict.found
+    const last = signed
+    // before anything is put behind it
+    if (last !== undefined) {
+      yield* fence.read((tx) =>
+        asSealer(tx, (inner) => Effect.flatMap(treeSize(inner), (size) => headNow(inner, size, [last])))
+      )
+    }
     yield* appendAll()
     const made = yield* transaction((tx) =>
       Effect.gen(function* () {
