@@ -35,19 +35,21 @@ const readText = (path: string) =>
     catch: (cause) => failed(`cannot read ${path}: ${(cause as Error).message}`, 2)
   })
 
-/** `KEY`, or `@FILE` with a key a line. */
+/** `KEY`, or `@FILE` with a key a line. What is refused is never repeated: it may be the secret one, by mistake. */
 export const keysOf = Effect.fnUntraced(function* (
   texts: ReadonlyArray<string>,
-  parse: (text: string) => Result.Result<NoteVerifier, NoteKeyFault>
+  parse: (text: string) => Result.Result<NoteVerifier, NoteKeyFault>,
+  flag = "--key"
 ) {
   const keys: Array<NoteVerifier> = []
   for (const text of texts) {
+    const place = text.startsWith("@") ? text.slice(1) : flag
     const lines = text.startsWith("@") ? (yield* readText(text.slice(1))).split(/\r?\n/u) : [text]
     const written = lines.map((line) => line.trim()).filter((line) => line !== "")
-    if (written.length === 0) return yield* failed(`${text} holds no key`, 2)
+    if (written.length === 0) return yield* failed(`${place} holds no key`, 2)
     for (const one of written) {
       const key = parse(one)
-      if (Result.isFailure(key)) return yield* failed(`${text}: ${key.failure.message}`, 2)
+      if (Result.isFailure(key)) return yield* failed(printable(`${place}: ${key.failure.message}`), 2)
       keys.push(key.success)
     }
   }
@@ -135,7 +137,7 @@ export const verifyProof = Command.make(
   },
   Effect.fnUntraced(function* ({ entry, file, key, output, witness }) {
     const verifiers = yield* keysOf(key, parseVerifierKey)
-    const witnesses = yield* keysOf(witness, parseWitnessKey)
+    const witnesses = yield* keysOf(witness, parseWitnessKey, "--witness")
     const text = yield* readText(file)
     const read = documentOf(text, Option.isSome(entry) ? yield* readText(entry.value) : undefined)
     if (Result.isFailure(read)) return yield* reported(output, Result.fail(read.failure))

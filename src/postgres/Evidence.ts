@@ -40,7 +40,7 @@ const one = (tx: Tx, asked: Statement): Effect.Effect<KeptCheckpoint | undefined
 
 /** The checkpoint that stands: the largest of the last epoch. */
 export const newestCheckpoint = (tx: Tx) =>
-  one(tx, statement(`select ${columns} from platform.audit_checkpoints order by epoch desc, size desc limit 1`))
+  one(tx, statement(`select ${columns} from platform.audit_checkpoints c order by c.epoch desc, c.size desc limit 1`))
 
 /** The checkpoint of exactly this size, of the last epoch that has one. */
 export const checkpointOfSize = (tx: Tx, size: number) =>

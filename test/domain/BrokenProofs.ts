@@ -97,6 +97,23 @@ export function* brokenInclusions(sound: Inclusion): Generator<Broken<Inclusion>
     if (isTree && naiveSides(sound.index, size) === naiveSides(sound.index, sound.size)) continue
     yield { ...sound, size, change: `size ${size}` }
   }
+  // the last leaf of a half has its place in that half, and the whole tree's path is too long for it
+  for (let less = 1; less <= sound.index; less *= 2) {
+    const [index, size] = [sound.index - less, sound.size - less]
+    if (naiveSides(index, size) === naiveSides(sound.index, sound.size)) continue
+    yield { ...sound, index, size, change: `index and size less by ${less}` }
+  }
+  for (const [at, hash] of sound.path.slice(0, 1).entries()) {
+    const [left, right] = naiveSides(sound.index, sound.size).startsWith("R") ? [sound.leaf, hash] : [hash, sound.leaf]
+    const [shorter, longer] = [left.slice(0, 31), new Uint8Array([left[31] as number, ...right])]
+    const [leaf, sibling] = left === hash ? [longer, shorter] : [shorter, longer]
+    yield {
+      ...sound,
+      leaf,
+      path: sound.path.with(at, sibling),
+      change: "a byte moved between the leaf and its sibling"
+    }
+  }
   for (const [change, leaf] of [
     ["another leaf", other],
     ["no leaf", new Uint8Array(0)],
@@ -133,6 +150,12 @@ export function* brokenConsistencies(sound: Consistency): Generator<Broken<Consi
   ] as const) {
     yield { ...sound, fromRoot: hash, change: `${change} root of the smaller tree` }
     yield { ...sound, toRoot: hash, change: `${change} root of the larger tree` }
+  }
+  const [sibling] = sound.path
+  if (sibling !== undefined && sides.startsWith("=R")) {
+    const longer = new Uint8Array([sound.fromRoot[31] as number, ...sibling])
+    const change = "a byte moved from the smaller tree's root to the hash beside it"
+    yield { ...sound, fromRoot: sound.fromRoot.slice(0, 31), path: sound.path.with(0, longer), change }
   }
   yield { ...sound, fromRoot: turned(sound.fromRoot, 9), change: "a bit of the smaller tree's root altered" }
   yield { ...sound, toRoot: turned(sound.toRoot, 9), change: "a bit of the larger tree's root altered" }

@@ -141,6 +141,8 @@ describe("a cosignature", () => {
     expect(await verifyCosignature(body.replace("20852163", "20852164"), made, verifier)).toBeUndefined()
     expect(await verifyCosignature(`${body}extension\n`, made, verifier)).toBeUndefined()
     expect(await verifyCosignature(body, made, other.verifier)).toBeUndefined()
+    expect(await verifyCosignature(body, { ...made, name: "witness.example/w2" }, verifier)).toBeUndefined()
+    expect(await verifyCosignature(body, made, { ...verifier, type: keyTypes.note })).toBeUndefined()
     for (let at = 0; at < made.signature.length; at++) {
       const signature = made.signature.map((byte, index) => (index === at ? byte ^ 1 : byte))
       expect(await verifyCosignature(body, { ...made, signature }, verifier)).toBeUndefined()

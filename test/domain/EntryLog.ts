@@ -55,9 +55,9 @@ export interface EntryLog {
   readonly document: (index: number, checkpoint?: string) => EntryProofDocument
 }
 
-export const makeEntryLog = async (size: number): Promise<EntryLog> => {
+const entriesOf = (count: number): ReadonlyArray<ExportedEntry> => {
   const heads = new Map<string, { readonly seq: number; readonly hash: string }>()
-  const entries = Array.from({ length: size }, (_, n): ExportedEntry => {
+  return Array.from({ length: count }, (_, n) => {
     const lane = n % 5
     const chain = n % 3 === 0 ? "platform" : "acme/geo/atlas"
     const head = heads.get(`${chain}/${lane}`) ?? { seq: 0, hash: hex(genesis(chain, lane)) }
@@ -66,7 +66,16 @@ export const makeEntryLog = async (size: number): Promise<EntryLog> => {
     heads.set(`${chain}/${lane}`, { seq: head.seq + 1, hash })
     return { ...entry, hash }
   })
-  const appended = appendToTiles(0, entries.map(entryHash), () => undefined)
+}
+
+/** These entries under a new key, as the sealer does it. */
+export const seal = async (entries: ReadonlyArray<ExportedEntry>): Promise<EntryLog> => {
+  const size = entries.length
+  const appended = appendToTiles(
+    0,
+    entries.map(({ hash: _, ...entry }) => entryHash(entry)),
+    () => undefined
+  )
   const tiles = new Map(appended.tiles.map(({ level, index, hashes }) => [`${level}/${index}`, hashes]))
   const pair = await generateSignerKey(origin)
   const body = formatCheckpoint({ origin, size, root: appended.root, extensions: [] })
@@ -85,3 +94,5 @@ export const makeEntryLog = async (size: number): Promise<EntryLog> => {
     document: (index, note) => ({ entry: entries[index] as ExportedEntry, proof: proof(index, note) })
   }
 }
+
+export const makeEntryLog = (size: number): Promise<EntryLog> => seal(entriesOf(size))

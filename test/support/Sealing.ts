@@ -1,11 +1,14 @@
 /**
  * A log to seal and a sealer for it: entries in bulk as the operator writes them, keys, and the tree as TypeScript sees it.
  */
-import { Effect } from "effect"
+import { ConfigProvider, Effect, Layer } from "effect"
 import { rootHash } from "../../src/domain/MerkleTree.ts"
 import { generateSignerKey, parseSignerKey } from "../../src/domain/SignedNote.ts"
 import type { AuditKeys } from "../../src/operator/AuditKeys.ts"
-import { query } from "./Database.ts"
+import { Fence } from "../../src/operator/Fence.ts"
+import * as Sealer from "../../src/operator/Sealer.ts"
+import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
+import { configOf, query, type TestDatabase } from "./Database.ts"
 
 export const logName = "log.example/velocity"
 
@@ -58,3 +61,20 @@ export const naiveRoot = (superuserUrl: string) =>
     }
     return { size: leaves.length, root: rootHash(leaves.map(({ hash }) => hash as Uint8Array)) }
   })
+
+/** Seals everything that a database has, under keys that are given or made now, and answers its checkpoint. */
+export const seal = (database: TestDatabase, given?: AuditKeys) =>
+  Effect.gen(function* () {
+    const keys = given ?? (yield* makeKeys())
+    const sealer = yield* Sealer.make({ publishDir: undefined, witnesses: [], outside: undefined })
+    return yield* sealer.round(keys)
+  }).pipe(
+    Effect.provide(
+      Fence.layerOf({ holder: "test", source: "folder" }).pipe(
+        Layer.provideMerge(OperatorSql.layer),
+        Layer.provide(ConfigProvider.layer(configOf(database)))
+      )
+    ),
+    Effect.scoped,
+    Effect.runPromise
+  )
