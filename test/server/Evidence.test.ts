@@ -48,6 +48,15 @@ describe("before anything was sealed", () => {
     expect((await get("consistency?from=0&to=1")).status).toBe(404)
     expect(lines((await get("tree")).text)).toEqual([{ sound: true }])
   })
+
+  it("what is asked for by its type is answered in it, and nothing else is", async () => {
+    const ask = (path: string, accept: string) =>
+      send(world.url, `/api/platform/audit/${path}`, { token, headers: { accept } })
+    expect((await ask("tree", "application/x-ndjson")).status).toBe(200)
+    expect((await ask("checkpoint", "text/plain")).status).toBe(404)
+    expect((await ask("tree", "text/csv")).status).toBe(406)
+    expect((await ask("checkpoint", "text/csv")).status).toBe(406)
+  })
 })
 
 describe("a sealed log", () => {
