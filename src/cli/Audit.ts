@@ -1,7 +1,8 @@
-/** `velocity audit list|verify`: the audit log, through the API, as somebody with `platform-auditor`. */
+/** `velocity audit list|verify|anomalies|scan`: the audit log, through the API, as somebody with `platform-auditor`. */
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type ExactObject, type ExactValue, isExactObject, parse } from "../domain/ExactJson.ts"
+import { anomalies, scan } from "./Anomalies.ts"
 import { callJson, send } from "./ApiCall.ts"
 import { type Column, document, hintOfMore, limitFlag, outputFlag, printRows } from "./Output.ts"
 import { apiFlag, type CommandFailed, dataFlag, failed, targetOf, tokenFlag } from "./Settings.ts"
@@ -187,5 +188,5 @@ const verify = Command.make(
 
 export const audit = Command.make("audit").pipe(
   Command.withDescription("The audit log"),
-  Command.withSubcommands([list, verify])
+  Command.withSubcommands([list, verify, anomalies, scan])
 )
