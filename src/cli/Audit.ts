@@ -1,11 +1,12 @@
 /**
- * `velocity audit …`: `list` and `verify` through the API, as somebody with `platform-auditor`; `keygen` and
+ * `velocity audit …`: `list`, `verify`, `anomalies` and `scan` through the API, as somebody with `platform-auditor`; `keygen` and
  * `verify-proof` by themselves, from files of their own.
  */
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type ExactObject, type ExactValue, isExactObject, parse } from "../domain/ExactJson.ts"
 import { parseVerifierKey } from "../domain/SignedNote.ts"
+import { anomalies, scan } from "./Anomalies.ts"
 import { callJson } from "./ApiCall.ts"
 import { checkpoint, prove, readCheckpoint, restoreNote } from "./Evidence.ts"
 import { keygen } from "./Keygen.ts"
@@ -199,5 +200,5 @@ const verify = Command.make(
 
 export const audit = Command.make("audit").pipe(
   Command.withDescription("The audit log"),
-  Command.withSubcommands([list, verify, checkpoint, prove, verifyProof, keygen, restoreNote])
+  Command.withSubcommands([list, verify, anomalies, scan, checkpoint, prove, verifyProof, keygen, restoreNote])
 )

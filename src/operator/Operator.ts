@@ -8,6 +8,9 @@ import { type AuthStrategySpec, velocityNamespace } from "../domain/AuthStrategy
 import * as AuditChain from "../postgres/AuditChain.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
+import * as AnomalyDelivery from "./AnomalyDelivery.ts"
+import * as AnomalyScanner from "./AnomalyScanner.ts"
+import { anomalySettings } from "./AnomalySettings.ts"
 import { developmentStrategy, isStrategyCurrent, writeStrategy } from "./AuthStrategyReconciler.ts"
 import * as Controller from "./Controller.ts"
 import * as ErasedTables from "./ErasedTables.ts"
@@ -80,12 +83,18 @@ export const layer = (options: OperatorOptions) => {
       })
     })
   )
+  const anomalies = Layer.unwrap(
+    Effect.map(anomalySettings, (settings) =>
+      Layer.merge(AnomalyScanner.layer(settings), AnomalyDelivery.layer(settings))
+    )
+  )
   const schedules = [
     PartitionManager.layer,
     Retirement.layer,
     LogVerification.layer,
     Sealer.layer,
-    ErasedTables.layer
+    ErasedTables.layer,
+    anomalies
   ] as const
   return Layer.mergeAll(status, ...schedules).pipe(Layer.provide(fence))
 }
