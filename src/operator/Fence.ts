@@ -37,6 +37,13 @@ export class Fence extends Context.Service<
     readonly transaction: <A, E, R>(
       f: (tx: Tx) => Effect.Effect<A, E, R>
     ) => Effect.Effect<A, E | DatabaseFailure | Superseded, R>
+    /**
+     * One whose statements may take as long as a transaction may. It does not hold the term, for which a successor would
+     * wait as long: what writes in it is told the `epoch` and asks for the term itself, at its end.
+     */
+    readonly long: <A, E, R>(
+      f: (tx: Tx) => Effect.Effect<A, E, R>
+    ) => Effect.Effect<A, E | DatabaseFailure | Superseded, R>
     /** Reads without holding the term. */
     readonly read: <A, E, R>(f: (tx: Tx) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | DatabaseFailure, R>
   }
@@ -73,6 +80,7 @@ export class Fence extends Context.Service<
           source,
           transaction: (f) =>
             sql.transaction((tx) => Effect.andThen(tx.query(check), f(tx))).pipe(Effect.catch(asSuperseded)),
+          long: (f) => sql.transaction(f, { long: true }).pipe(Effect.catch(asSuperseded)),
           read: (f) => sql.transaction(f, { end: "read" })
         })
       })

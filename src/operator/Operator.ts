@@ -1,6 +1,6 @@
 /**
- * The operator without a cluster: reconcilers fed from a folder of manifests, the partition manager and the sealer, for as
- * long as the layer lives. `OperatorStatus` tells what it does.
+ * The operator without a cluster: reconcilers fed from a folder of manifests, and the schedules that look after
+ * months and the log, for as long as the layer lives. `OperatorStatus` tells what it does.
  */
 import { hostname } from "node:os"
 import { type Duration, Effect, Layer } from "effect"
@@ -14,6 +14,7 @@ import { Fence } from "./Fence.ts"
 import * as FolderSource from "./FolderSource.ts"
 import { OperatorStatus } from "./OperatorStatus.ts"
 import * as PartitionManager from "./PartitionManager.ts"
+import * as Retirement from "./Retirement.ts"
 import * as Sealer from "./Sealer.ts"
 
 /** What the mirror rows of resources from a folder are marked with. */
@@ -77,7 +78,8 @@ export const layer = (options: OperatorOptions) => {
       })
     })
   )
-  return Layer.mergeAll(status, PartitionManager.layer, Sealer.layer).pipe(Layer.provide(fence))
+  const schedules = [PartitionManager.layer, Retirement.layer, Sealer.layer] as const
+  return Layer.mergeAll(status, ...schedules).pipe(Layer.provide(fence))
 }
 
 /** The same with its own login, from `VELOCITY_OPERATOR_DATABASE_URL`. */
