@@ -146,19 +146,19 @@ end
 $fn$;$ddl$);
 
 -- What of a lane from p_first to p_last the tree lacks or has otherwise: 'not_covered', 'rewritten', or NULL where each
--- entry is a leaf with its hash. p_size is the tree's size that covers them.
+-- entry is a leaf with its hash; and the size of the first checkpoint that covers them.
 select platform.migrate_function($ddl$create or replace function platform.lane_in_tree(p_chain text, p_lane smallint, p_first bigint, p_last bigint, OUT problem text, OUT size bigint) returns record language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_seq bigint := p_first;
   v_count bigint;
   v_index bigint;
+  v_size bigint := 0;
   v_tree bytea;
   v_log bytea;
   r record;
 begin
-  size := 0;
   for r in
-    select l.index, l.seq, l.count from platform.audit_leaves l
+    select l.index, l.seq, l.count, l.first_at, l.last_at from platform.audit_leaves l
     where l.chain = p_chain and l.lane = p_lane and l.seq <= p_last
       and l.seq >= coalesce((select max(m.seq) from platform.audit_leaves m where m.chain = p_chain and m.lane = p_lane and m.seq <= p_first), p_first)
     order by l.seq
@@ -172,17 +172,18 @@ begin
       into v_tree from platform.audit_tiles t
       where t.level = 0 and t.index between v_index / 256 and (v_index + v_count - 1) / 256;
     select string_agg(a.hash, ''::bytea order by a.seq) into v_log from platform.audit_log a
-      where a.chain = p_chain and a.lane = p_lane and a.seq between v_seq and v_seq + v_count - 1;
+      where a.chain = p_chain and a.lane = p_lane and a.seq between v_seq and v_seq + v_count - 1
+        and a.occurred_at between r.first_at and r.last_at;
     if v_tree is distinct from v_log then
       problem := 'rewritten';
       return;
     end if;
     v_seq := v_seq + v_count;
-    size := greatest(size, v_index + v_count);
+    v_size := greatest(v_size, v_index + v_count);
   end loop;
-  if v_seq <= p_last or not exists (
-      select from platform.audit_checkpoints c
-      where c.epoch = (select max(n.epoch) from platform.audit_checkpoints n) and c.size >= lane_in_tree.size) then
+  select min(c.size) into size from platform.audit_checkpoints c
+    where c.epoch = (select max(n.epoch) from platform.audit_checkpoints n) and c.size >= v_size;
+  if v_seq <= p_last or size is null then
     problem := 'not_covered';
   end if;
 end
@@ -606,7 +607,7 @@ select platform.migrate_comment('function', name, what) from (values
   ('partitions_due', 'The months that are past what is kept, oldest first.'),
   ('partition_free', 'A month, if it may be touched at all: VL060 not past what is kept, VL061 an older one is there, VL062 held.'),
   ('partition_lanes', 'The first and last entry of each lane of a month of the log.'),
-  ('lane_in_tree', 'What of a run of a lane the tree lacks (not_covered) or has otherwise (rewritten), NULL where all of it is there under a checkpoint; and the size that covers it.'),
+  ('lane_in_tree', 'What of a run of a lane the tree lacks (not_covered) or has otherwise (rewritten), NULL where all of it is there; and the first checkpoint that covers it.'),
   ('seal_digest', 'The seals of a month, in one hash.'),
   ('partition_seal', 'Seals a month of the log, and leaves an entry with the digest of its seals. VL065 where no checkpoint covers the month.'),
   ('partition_export', 'A page of a month that may go, a row a line.'),

@@ -15,11 +15,13 @@ import { Fence } from "../../src/operator/Fence.ts"
 import { exportMonth, readBack } from "../../src/operator/PartitionExport.ts"
 import * as PartitionManager from "../../src/operator/PartitionManager.ts"
 import * as Retirement from "../../src/operator/Retirement.ts"
+import * as Sealer from "../../src/operator/Sealer.ts"
 import { failure, sqlStateOf } from "../../src/postgres/DatabaseFailure.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { provisionAtlas } from "../support/Atlas.ts"
 import { connect, Database, query, type TestDatabase, withDatabase } from "../support/Database.ts"
-import { growTree, makeMonths, monthOf, writeEvent, writePast } from "../support/Months.ts"
+import { makeMonths, monthOf, writeEvent, writePast } from "../support/Months.ts"
+import { makeKeys } from "../support/Sealing.ts"
 
 const services = Fence.layerOf({ holder: "test", source: "folder" }).pipe(Layer.provideMerge(OperatorSql.layer))
 
@@ -70,6 +72,13 @@ const asOperator = (sql: string, params: ReadonlyArray<unknown> = []) =>
     )
   })
 
+/** The sealer, whose rounds bring the tree up to what the log has. */
+const sealing = Effect.gen(function* () {
+  const keys = yield* makeKeys()
+  const sealer = yield* Sealer.make({ publishDir: undefined, witnesses: [], outside: undefined })
+  return sealer.round(keys)
+})
+
 /** Changes the log as a superuser, with its triggers out of the way; answers how to put back what was. */
 const tampering = (database: TestDatabase, table: string, sql: string) =>
   Effect.scoped(
@@ -99,7 +108,8 @@ layer(withDatabase(services), { excludeTestServices: true })("a month stays", (i
       yield* writePast(database, chain, { ago: 3, lanes: [0, 7], each: 3 })
       const oldest = yield* monthOf(database, "audit_log", 3)
       const next = yield* monthOf(database, "audit_log", 2)
-      const seal = asOperator("select platform.partition_seal($1)", [oldest])
+      const seal = yield* sealing
+      const sealMonth = asOperator("select platform.partition_seal($1)", [oldest])
 
       // nobody has said how long months are kept, and then: longer than this
       expect(yield* retire(oldest)).toBe("VL060")
@@ -117,13 +127,13 @@ layer(withDatabase(services), { excludeTestServices: true })("a month stays", (i
       expect(yield* retire("domains")).toBe("VL012")
       expect(yield* retire(oldest, "burn")).toBe("VL012")
       expect(yield* retire(oldest)).toBe("VL063")
-      expect(yield* seal).toBe("VL065")
-      yield* growTree(database)
-      expect(yield* seal).toBe("done")
-      expect(yield* asOperator("select platform.partition_seal($1)", [oldest])).toBe("done")
+      expect(yield* sealMonth).toBe("VL065")
+      yield* seal
+      expect(yield* sealMonth).toBe("done")
+      expect(yield* sealMonth).toBe("done")
       // the seal is an entry, and has to be a leaf as the others are
       expect(yield* retire(oldest)).toBe("VL065")
-      yield* growTree(database)
+      yield* seal
 
       expect(yield* asOperator("select platform.hold_place($1, 'case 7', 'ops/eve')", [chain])).toBe("done")
       expect(yield* retire(oldest)).toBe("VL062")
@@ -158,25 +168,25 @@ layer(withDatabase(services), { excludeTestServices: true })("a month stays", (i
       expect(yield* retire(oldest)).toBe("VL064")
       yield* query(database.superuserUrl, `insert into ${table} select * from public.aside`)
       // seals that were made to fit, and the tree
-      yield* query(
-        database.superuserUrl,
-        `update platform.audit_seals set first_seq = 2 where lane = 0 and partition = '${oldest}'`
-      )
+      const seals = (first: number) =>
+        tampering(
+          database,
+          "platform.audit_seals",
+          `update platform.audit_seals set first_seq = ${first} where chain = '${chain}' and lane = 0 and partition = '${oldest}'`
+        )
+      yield* seals(2)
       expect(yield* retire(oldest)).toBe("VL064")
-      yield* query(
-        database.superuserUrl,
-        `update platform.audit_seals set first_seq = 1 where lane = 0 and partition = '${oldest}'`
-      )
+      yield* seals(1)
       yield* query(database.superuserUrl, "create table public.tiles as select * from platform.audit_tiles")
-      yield* query(
-        database.superuserUrl,
-        "update platform.audit_tiles set hashes = decode(repeat('ff', length(hashes)), 'hex')"
-      )
+      const tiles = (hashes: string) =>
+        tampering(
+          database,
+          "platform.audit_tiles",
+          `update platform.audit_tiles t set hashes = ${hashes} from public.tiles o where o.level = t.level and o.index = t.index`
+        )
+      yield* tiles("decode(repeat('ff', length(o.hashes)), 'hex')")
       expect(yield* retire(oldest)).toBe("VL064")
-      yield* query(
-        database.superuserUrl,
-        "update platform.audit_tiles t set hashes = o.hashes from public.tiles o where o.level = t.level and o.index = t.index"
-      )
+      yield* tiles("o.hashes")
 
       expect(yield* retire(oldest, "export")).toBe("VL066")
       expect(yield* asOperator("select platform.partition_exported($1, '{}')", [oldest])).toBe("VL066")
@@ -204,8 +214,9 @@ layer(withDatabase(services), { excludeTestServices: true })("eighteen months", 
       const atlas = yield* provisionAtlas(database.operatorUrl, database.org)
       const chain = `${database.org}/geo/other`
       yield* makeMonths(database, 18)
+      const seal = yield* sealing
       yield* writePast(database, chain, { ago: 18, lanes: Array.from({ length: 32 }, (_, lane) => lane), each: 2 })
-      yield* growTree(database)
+      yield* seal
       expect(yield* problems(database)).toEqual([])
       const folderName = yield* folder
       const real = yield* Fence
@@ -233,7 +244,7 @@ layer(withDatabase(services), { excludeTestServices: true })("eighteen months", 
           yield* Effect.ignore(Retirement.round(settings(disposition, folderName)).pipe(Effect.provide(shaky)))
           // what is missing is made, in the same hour as the other fails
           expect(yield* PartitionManager.sweep).toEqual({ audit_log: 3, event_log: 3 })
-          yield* growTree(database)
+          yield* seal
         }
         const archived = yield* query(database.superuserUrl, "select to_regclass($1) is not null as there", [
           `platform_archive.${gone}`
@@ -241,6 +252,10 @@ layer(withDatabase(services), { excludeTestServices: true })("eighteen months", 
         expect(archived).toEqual([{ there: disposition === "keep" }])
         expect(yield* problems(database), gone).toEqual([])
       }
+      // leaves whose entries are gone are no gap, and the tree is whole
+      expect(yield* query(database.superuserUrl, "select * from platform.audit_verify_tree(null, null, null)")).toEqual(
+        []
+      )
       // the first month that is kept is the last one
       const first = yield* monthOf(database, "audit_log", 1)
       expect((yield* attached(database, "audit_log"))[0]).toBe(first)
@@ -464,12 +479,13 @@ layer(withDatabase(services), { excludeTestServices: true })("a lock that somebo
       yield* provisionAtlas(database.operatorUrl, database.org)
       const chain = `${database.org}/geo/other`
       yield* makeMonths(database, 3)
+      const seal = yield* sealing
       yield* writePast(database, chain, { ago: 3, lanes: [1], each: 1 })
-      yield* growTree(database)
+      yield* seal
       yield* retention(database, 2, null)
       const month = yield* monthOf(database, "audit_log", 3)
       expect(refused(yield* Retirement.round(settings("drop")))).toEqual([`${month} VL065`])
-      yield* growTree(database)
+      yield* seal
       const write = query(
         database.operatorUrl,
         "select platform.audit_insert($1, 'operator', 'operator.test', 'ok', null, null, null, null, null, null, null)",

@@ -1,9 +1,9 @@
 /**
  * A log and a history that are older than the test: months of the past, with entries chained and hashed as audit_insert
- * would have, which only a superuser can put there, since audit_insert takes the time from the clock; and a tree over them.
+ * would have, which only a superuser can put there, since audit_insert takes the time from the clock.
  */
 import * as Effect from "effect/Effect"
-import { connect, query, type TestDatabase } from "./Database.ts"
+import { query, type TestDatabase } from "./Database.ts"
 
 /** The name of the month so many months ago, e.g. audit_log_2025_03. */
 export const monthOf = (database: TestDatabase, log: "audit_log" | "event_log", ago: number) =>
@@ -78,42 +78,4 @@ export const writeEvent = (
        'dev/alice', '{name}', s.state, '\\x01', platform.event_hash('\\x01', format('%s/%s/%s/update', $2::int4, $3::uuid, $4::int4), s.state)
      from (select jsonb_build_object('name', $6::text) as state) s`,
     [event.chain, event.storage, event.entity, event.version, event.ago, event.name]
-  )
-
-/** Brings the tree up to what the log has: a run for each lane, the leaves as tiles, and a checkpoint over all. */
-export const growTree = (database: TestDatabase) =>
-  Effect.scoped(
-    Effect.gen(function* () {
-      const connection = yield* connect(database.superuserUrl)
-      yield* connection.query("begin")
-      yield* connection.query("set local session_replication_role = replica")
-      yield* connection.query(
-        `insert into platform.audit_leaves (index, chain, lane, seq, count)
-         with done as (select chain, lane, max(seq + count - 1) as seq from platform.audit_leaves group by chain, lane),
-         fresh as (
-           select a.chain, a.lane, min(a.seq) as seq, count(*) as n from platform.audit_log a left join done d using (chain, lane)
-           where a.seq > coalesce(d.seq, 0) group by a.chain, a.lane)
-         select (select coalesce(max(index + count), 0) from platform.audit_leaves)
-             + coalesce(sum(n) over (order by chain, lane rows between unbounded preceding and 1 preceding), 0), chain, lane, seq, n
-         from fresh`
-      )
-      // leaves whose entries were retired are in tiles already
-      yield* connection.query(
-        `insert into platform.audit_tiles (level, index, hashes)
-         with leaf as (
-           select l.index + a.seq - l.seq as at, a.hash from platform.audit_leaves l
-           join platform.audit_log a on a.chain = l.chain and a.lane = l.lane and a.seq between l.seq and l.seq + l.count - 1
-           where l.index + a.seq - l.seq >= coalesce((select sum(length(hashes) / 32) from platform.audit_tiles where level = 0), 0))
-           , tile as (select at / 256 as index, string_agg(hash, ''::bytea order by at) as hashes from leaf group by at / 256)
-         select 0, tile.index, coalesce(t.hashes, '') || tile.hashes
-         from tile left join platform.audit_tiles t on t.level = 0 and t.index = tile.index
-         on conflict (level, index) do update set hashes = excluded.hashes`
-      )
-      yield* connection.query(
-        `insert into platform.audit_checkpoints (size, epoch, origin, root, note)
-         select coalesce(sum(count), 0), 1, 'test', sha256(''), 'test' from platform.audit_leaves
-         on conflict do nothing`
-      )
-      yield* connection.query("commit")
-    })
   )
