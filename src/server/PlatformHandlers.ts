@@ -171,19 +171,29 @@ export const platformHandlers = HttpApiBuilder.group(VelocityApi, "platform", (h
       return page(found.items, found.next === undefined ? undefined : sealed(found.next))
     })
 
+    /** Findings as they come, how far it is after each slice but the last, and the verdict. */
     const streamed = (window: AuditWindow) => {
       let sound = true
-      const found = Stream.map(log.findings(window), (finding) => {
-        sound = false
-        return finding
+      let entries = 0
+      const ofSlices = (total: number) =>
+        log.verified(window).pipe(
+          Stream.flatMap((slice) => {
+            sound &&= slice.findings.length === 0
+            entries += slice.entries
+            const far = { verified: { until: slice.until, entries, total: Math.max(total, entries) } }
+            return Stream.fromIterable(
+              slice.until === window.to ? slice.findings : [...slice.findings, JSON.stringify(far)]
+            )
+          })
+        )
+      const verdict = Effect.map(log.sealed(window), (months) =>
+        Stream.make(`${JSON.stringify({ sound, entries }).slice(0, -1)},"sealed":[${months.join(",")}]}`)
+      )
+      const said = Stream.concat(Stream.unwrap(Effect.map(log.count(window), ofSlices)), Stream.unwrap(verdict))
+      return HttpServerResponse.stream(said.pipe(Stream.map((line) => lines.encode(`${line}\n`))), {
+        contentType: ndjsonContentType,
+        headers
       })
-      const last = Stream.unwrap(
-        Effect.map(log.count(window), (entries) => Stream.make(JSON.stringify({ sound, entries })))
-      )
-      return HttpServerResponse.stream(
-        Stream.concat(found, last).pipe(Stream.map((line) => lines.encode(`${line}\n`))),
-        { contentType: ndjsonContentType, headers }
-      )
     }
 
     const verify = Effect.fnUntraced(function* (
@@ -199,8 +209,10 @@ export const platformHandlers = HttpApiBuilder.group(VelocityApi, "platform", (h
         return yield* malformed("from", "a window of more than 31 days is verified as application/x-ndjson")
       }
       const { entries, findings, truncated } = yield* log.verify(window).pipe(Effect.mapError(databaseProblem))
-      const head = JSON.stringify({ ...window, sound: findings.length === 0, entries, truncated })
-      return HttpServerResponse.text(`${head.slice(0, -1)},"findings":[${findings.join(",")}]}`, {
+      const months = yield* log.sealed(window).pipe(Effect.mapError(databaseProblem))
+      const head = JSON.stringify({ ...window, sound: findings.length === 0, entries, truncated }).slice(0, -1)
+      const answer = `${head},"findings":[${findings.join(",")}],"sealed":[${months.join(",")}]}`
+      return HttpServerResponse.text(answer, {
         contentType: "application/json",
         headers
       })
