@@ -12,6 +12,7 @@ import { developmentStrategy, isStrategyCurrent, writeStrategy } from "./AuthStr
 import * as Controller from "./Controller.ts"
 import { Fence } from "./Fence.ts"
 import * as FolderSource from "./FolderSource.ts"
+import * as LogVerification from "./LogVerification.ts"
 import { OperatorStatus } from "./OperatorStatus.ts"
 import * as PartitionManager from "./PartitionManager.ts"
 import * as Retirement from "./Retirement.ts"
@@ -78,7 +79,7 @@ export const layer = (options: OperatorOptions) => {
       })
     })
   )
-  const schedules = [PartitionManager.layer, Retirement.layer, Sealer.layer] as const
+  const schedules = [PartitionManager.layer, Retirement.layer, LogVerification.layer, Sealer.layer] as const
   return Layer.mergeAll(status, ...schedules).pipe(Layer.provide(fence))
 }
 
