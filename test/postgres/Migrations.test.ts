@@ -22,7 +22,8 @@ const files = [
   "0004_event_log.sql",
   "0005_access.sql",
   "0006_anomaly.sql",
-  "0007_evidence.sql"
+  "0007_evidence.sql",
+  "0008_retention.sql"
 ]
 
 /** A copy of the migrations in which some files have another text, or none. */
