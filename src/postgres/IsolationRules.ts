@@ -253,7 +253,9 @@ const rules: ReadonlyArray<Rule> = [
     from pg_class c join pg_namespace n on n.oid = c.relnamespace
     where n.nspname = 'platform_archive' and c.relkind = 'r' and c.relowner <> to_regrole('velocity_owner')
     union all
-    select 'archive_trigger', c.oid::regclass::text, format('trigger %s is missing or not ENABLE ALWAYS', w.name), '-- velocity migrate'
+    select 'archive_trigger', c.oid::regclass::text, format('trigger %s is missing or not ENABLE ALWAYS', w.name),
+      case when exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = w.name)
+        then format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %s', c.oid::regclass, w.name) else '-- velocity migrate' end
     from pg_class c join pg_namespace n on n.oid = c.relnamespace, (values ('refuse_row'), ('refuse_truncate')) as w(name)
     where n.nspname = 'platform_archive' and c.relkind = 'r' and c.relname like 'audit\\_log\\_%'
       and not exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = w.name and t.tgenabled = 'A')`

@@ -606,6 +606,41 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
     })
   )
 
+  it.effect("end a month by the operator's call alone, and how long months are kept by nobody's but his", () =>
+    Effect.gen(function* () {
+      const { apiUrl, operatorUrl, superuserUrl, org, logs } = yield* Prepared
+      const month = String(logs.find((name) => name !== "platform.audit_log")).replace("platform.", "")
+      const calls = [
+        `select platform.partition_seal('${month}')`,
+        `select platform.partition_export('${month}', null, 1)`,
+        `select platform.partition_exported('${month}', '{}')`,
+        `select platform.partition_retire('${month}', 'drop', null)`,
+        "select platform.retention_set(1, 1)",
+        "select platform.hold_place('platform', 'x', 'x')",
+        "select platform.hold_lift(gen_random_uuid(), 'x', 'x')"
+      ]
+      for (const role of yield* rolesOf(superuserUrl, "velocity_api", org)) {
+        for (const sql of calls) expect(yield* stateOf(apiUrl, role, sql), `${role}: ${sql}`).toBe(denied)
+      }
+      // the operator reads no month that may stay, and has none of what the calls are made of
+      expect(yield* stateOf(operatorUrl, "none", calls[1] ?? "")).toBe("VL060")
+      for (const sql of [
+        `select platform.partition_lanes('${month}')`,
+        `select platform.partition_detach('audit_log', '${month}', null)`,
+        `select platform.partition_archive('audit_log', '${month}')`,
+        `select platform.event_heads_build('${month}', now())`,
+        `select platform.partition_sound('${month}', 'audit_log', now(), now())`,
+        "update platform.retention set audit_months = 1",
+        "delete from platform.legal_holds",
+        "insert into platform.retirements (name, parent, \"from\", \"to\") values ('x', 'audit_log', now(), now())",
+        "insert into platform.audit_heads values ('platform', 0, 1, now(), '')",
+        "create table platform_archive.mine ()"
+      ]) {
+        expect(yield* stateOf(operatorUrl, "none", sql), sql).toBe(denied)
+      }
+    })
+  )
+
   it.effect("make months once, by their first day only", () =>
     Effect.gen(function* () {
       const { operatorUrl } = yield* Prepared
