@@ -8,8 +8,9 @@
 import * as Fs from "node:fs/promises"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { layer } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { layer, it as plain } from "@effect/vitest"
+import { ConfigProvider, Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
 import { expect } from "vitest"
 import { Fence } from "../../src/operator/Fence.ts"
 import { exportMonth, readBack } from "../../src/operator/PartitionExport.ts"
@@ -522,3 +523,82 @@ layer(withDatabase(services), { excludeTestServices: true })("a lock that somebo
     })
   )
 })
+
+layer(withDatabase(services), { excludeTestServices: true })("how long months are kept", (it) => {
+  it.effect("is what the operator was started with, and what is in force where that is longer", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      const inForce = query(database.superuserUrl, "select audit_months, event_months from platform.retention")
+      expect(yield* inForce).toEqual([{ audit_months: null, event_months: null }])
+      const keep = (audit: number | undefined, history: number | undefined) =>
+        Retirement.keep({ ...settings("keep"), audit, history })
+      yield* keep(undefined, undefined)
+      expect(yield* inForce).toEqual([{ audit_months: null, event_months: null }])
+      yield* keep(84, undefined)
+      yield* keep(84, 24)
+      expect(yield* inForce).toEqual([{ audit_months: 84, event_months: 24 }])
+      expect(yield* Effect.flip(keep(12, 36))).toMatchObject({ reason: { _tag: "Platform", code: "VL067" } })
+      expect(yield* inForce).toEqual([{ audit_months: 84, event_months: 24 }])
+      // each change is an entry, and what changes nothing is none
+      const said = yield* query(
+        database.superuserUrl,
+        "select payload from platform.audit_log where action = 'operator.retention.set' order by occurred_at"
+      )
+      expect(said).toEqual([
+        { payload: { audit_months: 84, event_months: null } },
+        { payload: { audit_months: 84, event_months: 24 } }
+      ])
+    })
+  )
+})
+
+const configured = (variables: Readonly<Record<string, string>>) =>
+  Retirement.settings.pipe(Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown(variables))))
+
+plain.effect("is read from the environment; to export, somebody says where to", () =>
+  Effect.gen(function* () {
+    expect(yield* configured({})).toEqual(settings("keep"))
+    expect(
+      yield* configured({
+        VELOCITY_RETENTION_AUDIT: "84",
+        VELOCITY_RETENTION_HISTORY: "24",
+        VELOCITY_RETIRE: "export",
+        VELOCITY_EXPORT_DIR: "/months"
+      })
+    ).toEqual({ audit: 84, history: 24, disposition: "export", folder: "/months" })
+    for (const variables of [
+      { VELOCITY_RETIRE: "export" },
+      { VELOCITY_RETIRE: "burn" },
+      { VELOCITY_RETENTION_AUDIT: "0" },
+      { VELOCITY_RETENTION_HISTORY: "2 years" }
+    ]) {
+      expect(yield* Effect.flip(configured(variables))).toMatchObject({ _tag: "ConfigError" })
+    }
+  })
+)
+
+plain.effect("looks at once and then every hour, whatever happened to the round before", () =>
+  Effect.gen(function* () {
+    let rounds = 0
+    const down = Effect.suspend(() => {
+      rounds += 1
+      return Effect.fail(failure("Unavailable", new Error("down")))
+    })
+    const fence = Layer.succeed(Fence, {
+      epoch: "1",
+      source: "folder",
+      transaction: () => down,
+      long: () => down,
+      read: () => down
+    })
+    const none = ConfigProvider.layer(ConfigProvider.fromUnknown({}))
+    yield* Layer.build(Retirement.layer.pipe(Layer.provide(fence), Layer.provide(none)))
+    yield* TestClock.adjust("5 minutes")
+    const first = rounds
+    expect(first).toBeGreaterThan(1)
+    yield* TestClock.adjust("50 minutes")
+    expect(rounds).toBe(first)
+    yield* TestClock.adjust("2 hours")
+    expect(rounds).toBeGreaterThanOrEqual(first * 2)
+  })
+)
