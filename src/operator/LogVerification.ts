@@ -95,12 +95,16 @@ export const verifyDay = (size = sliceEntries) =>
     return found
   })
 
-/** Verifies at once and then every hour; one that could not tell is tried again, and none ends the schedule. */
+/** An operator that has just started has other things to do, and one that starts in a loop shall not read the log in it. */
+const settling = "1 minute"
+
+/** Verifies soon and then every hour; one that could not tell is tried again, and none ends the schedule. */
 export const layer: Layer.Layer<never, never, Fence> = Layer.effectDiscard(
   verifyDay().pipe(
     Effect.retry(Schedule.exponential("2 seconds").pipe(Schedule.jittered, Schedule.upTo({ times: 5 }))),
     Effect.catchCause((cause) => Effect.logError("the last day of the log could not be verified", cause)),
     Effect.repeat(Schedule.spaced("1 hour")),
+    Effect.delay(settling),
     Effect.forkScoped
   )
 )

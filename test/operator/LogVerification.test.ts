@@ -1,9 +1,11 @@
 /** The log's last day, verified in the background: the row, and what is told where it is bad; slices of any size agree. */
-import { layer } from "@effect/vitest"
+import { layer, it as plain } from "@effect/vitest"
 import { Effect, Layer, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import { expect } from "vitest"
 import { Fence } from "../../src/operator/Fence.ts"
 import * as LogVerification from "../../src/operator/LogVerification.ts"
+import { failure } from "../../src/postgres/DatabaseFailure.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { slices, verified } from "../../src/postgres/VerifySlices.ts"
 import { provisionAtlas } from "../support/Atlas.ts"
@@ -102,3 +104,22 @@ layer(withDatabase(services), { excludeTestServices: true })("the verification i
     })
   )
 })
+
+plain.effect("begins soon and comes every hour, whatever happened to the round before", () =>
+  Effect.gen(function* () {
+    let rounds = 0
+    const down = Effect.suspend(() => {
+      rounds += 1
+      return Effect.fail(failure("Unavailable", new Error("down")))
+    })
+    const fence = { epoch: "1", source: "folder", transaction: () => down, long: () => down, read: () => down }
+    yield* Layer.build(LogVerification.layer.pipe(Layer.provide(Layer.succeed(Fence, fence))))
+    yield* TestClock.adjust("59 seconds")
+    expect(rounds).toBe(0)
+    yield* TestClock.adjust("5 minutes")
+    const first = rounds
+    expect(first).toBeGreaterThan(1)
+    yield* TestClock.adjust("2 hours")
+    expect(rounds).toBeGreaterThanOrEqual(first * 2)
+  })
+)
