@@ -186,10 +186,20 @@ describe("verification", () => {
   })
 
   it("tells of a long window how far it is, and of one with retired months which they are", async () => {
-    // one entry more than a slice has
-    await world.operator(
-      "select count(platform.audit_insert($1, 'operator', 'operator.many', 'ok', null, null, null, null, null, null, null)) from generate_series(1, 50001)",
-      [chain]
+    // one entry more than a slice has, as audit_insert would have made them
+    const row = (seq: string, at: string, prev: string) =>
+      `'many'::text, 0::int2, ${seq}, ${at}, '00000000-0000-7000-8000-000000000000'::uuid, 'x'::text, 'create'::text, 'ok'::text, null::text, null::uuid,
+       null::jsonb, null::text, null::text, null::text, null::jsonb, 'velocity_api'::text, 'x'::text, ${prev}`
+    const hash = (seq: string, at: string, prev: string) =>
+      `sha256('\\x00'::bytea || record_send(row(${row(seq, at, prev)})))`
+    const start = "date_trunc('month', now(), 'UTC')"
+    const genesis = "sha256('velocity/audit/v1/many/0'::bytea)"
+    await world.look(
+      `with recursive e(seq, at, prev, hash) as (
+         select 1::int8, ${start}, ${genesis}, ${hash("1::int8", start, genesis)}
+         union all
+         select seq + 1, at + interval '1 microsecond', hash, ${hash("seq + 1", "at + interval '1 microsecond'", "hash")} from e where seq < 50001)
+       insert into platform.audit_log select ${row("seq", "at", "prev")}, hash from e`
     )
     await world.look(
       `insert into platform.retirements (name, parent, "from", "to", entries, disposition, retired_at)
