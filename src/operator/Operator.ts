@@ -1,6 +1,6 @@
 /**
- * The operator without a cluster: reconcilers fed from a folder of manifests, and the partition manager, for as long as
- * the layer lives. `OperatorStatus` tells what it does.
+ * The operator without a cluster: reconcilers fed from a folder of manifests, the partition manager and the anomaly
+ * scanner, for as long as the layer lives. `OperatorStatus` tells what it does.
  */
 import { hostname } from "node:os"
 import { type Duration, Effect, Layer } from "effect"
@@ -8,6 +8,9 @@ import { type AuthStrategySpec, velocityNamespace } from "../domain/AuthStrategy
 import * as AuditChain from "../postgres/AuditChain.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
+import * as AnomalyDelivery from "./AnomalyDelivery.ts"
+import * as AnomalyScanner from "./AnomalyScanner.ts"
+import { anomalySettings } from "./AnomalySettings.ts"
 import { developmentStrategy, isStrategyCurrent, writeStrategy } from "./AuthStrategyReconciler.ts"
 import * as Controller from "./Controller.ts"
 import { Fence } from "./Fence.ts"
@@ -76,7 +79,12 @@ export const layer = (options: OperatorOptions) => {
       })
     })
   )
-  return Layer.merge(status, PartitionManager.layer).pipe(Layer.provide(fence))
+  const anomalies = Layer.unwrap(
+    Effect.map(anomalySettings, (settings) =>
+      Layer.merge(AnomalyScanner.layer(settings), AnomalyDelivery.layer(settings))
+    )
+  )
+  return Layer.mergeAll(status, PartitionManager.layer, anomalies).pipe(Layer.provide(fence))
 }
 
 /** The same with its own login, from `VELOCITY_OPERATOR_DATABASE_URL`. */
