@@ -325,7 +325,7 @@ const rewound = Effect.fnUntraced(function* (tx: Tx, scan: Scan) {
 })
 
 const unverifiedSql = `select unverified_from::text as "from", least(unverified_from + interval '10 minutes', unverified_to + interval '1 microsecond')::text as "to"
-  from platform.anomaly_scanner where unverified_from is not null`
+  from platform.anomaly_scanner where unverified_from is not null for update`
 
 const findingsSql = `with found as materialized (
     select v.*, row_number() over (partition by v.chain order by v.lane, v.seq) as place from platform.audit_verify_window($1::timestamptz, $2::timestamptz) v)
