@@ -1,10 +1,11 @@
 /**
- * `velocity audit …`: `list` and `verify` through the API, as somebody with `platform-auditor`; `keygen` and
+ * `velocity audit …`: `list`, `verify`, `anomalies` and `scan` through the API, as somebody with `platform-auditor`; `keygen` and
  * `verify-proof` by themselves, from files of their own.
  */
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type ExactObject, type ExactValue, isExactObject, parse } from "../domain/ExactJson.ts"
+import { anomalies, scan } from "./Anomalies.ts"
 import { callJson, send } from "./ApiCall.ts"
 import { keygen } from "./Keygen.ts"
 import { type Column, document, hintOfMore, limitFlag, outputFlag, printRows } from "./Output.ts"
@@ -192,5 +193,5 @@ const verify = Command.make(
 
 export const audit = Command.make("audit").pipe(
   Command.withDescription("The audit log"),
-  Command.withSubcommands([list, verify, verifyProof, keygen])
+  Command.withSubcommands([list, verify, verifyProof, anomalies, scan, keygen])
 )

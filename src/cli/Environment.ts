@@ -66,6 +66,21 @@ export const variables: ReadonlyArray<Variable> = [
     meaning: "how often the registry is read again without being told"
   },
   { name: "VELOCITY_IMPORT_MAX_RECORDS", fallback: "1000000", meaning: "records of one import" },
+  {
+    name: "VELOCITY_ANOMALY_RULES",
+    fallback: "the built-in rules",
+    meaning: "a file of rules for the anomaly scanner, which change or join the built-in ones (velocity operator, dev)"
+  },
+  {
+    name: "VELOCITY_ANOMALY_WEBHOOKS",
+    fallback: "none",
+    meaning: "a file of endpoints that alerts are sent to, with their secrets (velocity operator, dev)"
+  },
+  {
+    name: "VELOCITY_ANOMALY_GIVE_UP",
+    fallback: "24h",
+    meaning: "when an alert that an endpoint does not take is given up"
+  },
   { name: "VELOCITY_DATA", fallback: ".velocity", meaning: "the data folder of velocity dev" },
   {
     name: "VELOCITY_API_URL",

@@ -54,7 +54,11 @@ const formatOf = (timeZone: string): Intl.DateTimeFormat => {
 
 /** The day and the hour that clocks in a time zone show. */
 const wallClock = (timeZone: string, millis: number): { readonly day: Weekday; readonly time: string } => {
-  const parts = new Map(formatOf(timeZone).formatToParts(millis).map(({ type, value }) => [type, value]))
+  const parts = new Map(
+    formatOf(timeZone)
+      .formatToParts(millis)
+      .map(({ type, value }) => [type, value])
+  )
   return {
     day: (parts.get("weekday") ?? "").toLowerCase() as Weekday,
     time: `${parts.get("hour")}:${parts.get("minute")}`

@@ -108,7 +108,10 @@ const send = (
         headers: {
           "content-type": "application/json",
           "user-agent": "velocity",
-          ...signed(secrets.map((secret) => Redacted.value(secret)), message)
+          ...signed(
+            secrets.map((secret) => Redacted.value(secret)),
+            message
+          )
         },
         body,
         redirect: "manual",
@@ -247,7 +250,11 @@ export const giveUpStranded = Effect.fnUntraced(function* (
   }
 })
 
-const forever = (every: "5 seconds" | "10 minutes", what: string, round: Effect.Effect<unknown, DatabaseFailure | Superseded, Fence>) =>
+const forever = (
+  every: "5 seconds" | "10 minutes",
+  what: string,
+  round: Effect.Effect<unknown, DatabaseFailure | Superseded, Fence>
+) =>
   round.pipe(
     Effect.catchTag("DatabaseFailure", (error) => Effect.logError(`${what} failed, and is tried again`, error)),
     Effect.repeat(Schedule.spaced(every)),
@@ -264,10 +271,19 @@ export const layer = ({ endpoints, giveUp }: AnomalySettings): Layer.Layer<never
     Effect.andThen(
       Effect.forEach(
         endpoints,
-        (endpoint) => forever("5 seconds", `delivery to ${endpoint.name}`, now((round) => deliver(endpoint, round))),
+        (endpoint) =>
+          forever(
+            "5 seconds",
+            `delivery to ${endpoint.name}`,
+            now((round) => deliver(endpoint, round))
+          ),
         { discard: true }
       ),
-      forever("10 minutes", "giving up of stranded alerts", now((round) => giveUpStranded(names, round)))
+      forever(
+        "10 minutes",
+        "giving up of stranded alerts",
+        now((round) => giveUpStranded(names, round))
+      )
     )
   )
 }

@@ -89,7 +89,9 @@ const utc = (column: string): string => `to_char(${column} at time zone 'UTC', '
 
 /** The working hours that organisations tell; one that a newer version wrote and this one cannot read tells none. */
 const readHours = Effect.fnUntraced(function* (tx: Tx) {
-  const { rows } = yield* tx.query(statement("select org, hours::text as hours from platform.working_hours() where hours is not null"))
+  const { rows } = yield* tx.query(
+    statement("select org, hours::text as hours from platform.working_hours() where hours is not null")
+  )
   const hours = new Map<string, WorkingHours>()
   for (const { hours: text, org } of rows) {
     const decoded = decodeStrictly(WorkingHours, JSON.parse(String(text)))
@@ -237,7 +239,9 @@ const endpointsFor = (endpoints: ReadonlyArray<Endpoint>, gone: ReadonlySet<stri
 /** Keeps alerts, last in their transaction, since each holds a lane of the log until its end; answers the new ones. */
 const raise = Effect.fnUntraced(function* (tx: Tx, alerts: ReadonlyArray<Alert>, { endpoints, now }: Scan) {
   if (alerts.length === 0) return []
-  const { rows } = yield* tx.query(statement("select endpoint || ' ' || url_hash as gone from platform.anomaly_endpoints"))
+  const { rows } = yield* tx.query(
+    statement("select endpoint || ' ' || url_hash as gone from platform.anomaly_endpoints")
+  )
   const gone = new Set(rows.map((row) => String(row.gone)))
   const raised: Array<{ readonly id: string; readonly rule: AnomalyRule }> = []
   for (const { actor, address, at, causes, counted, from, rule, to, ...group } of alerts) {
@@ -271,10 +275,7 @@ const raise = Effect.fnUntraced(function* (tx: Tx, alerts: ReadonlyArray<Alert>,
 /** One batch: reads, counts, and raises. */
 const batch = Effect.fnUntraced(function* (tx: Tx, scan: Scan) {
   const { rows } = yield* tx.query(
-    statement(
-      "select * from platform.anomaly_read($1::timestamptz, $2::int4)",
-      [iso(scan.now - reach), batchSize]
-    )
+    statement("select * from platform.anomaly_read($1::timestamptz, $2::int4)", [iso(scan.now - reach), batchSize])
   )
   const facts = rows.map(factOf)
   const entries = facts.reduce((sum, fact) => sum + fact.entries, 0)
@@ -309,7 +310,17 @@ const broken = (found: ReadonlyArray<Found>, from: string, to: string, { now, ru
   verificationRules(rules).flatMap((rule) =>
     found
       .filter(({ count }) => count >= rule.threshold)
-      .map(({ causes, chain, count }) => ({ rule, chain, actor: "", address: "", at: now, from, to, counted: count, causes }))
+      .map(({ causes, chain, count }) => ({
+        rule,
+        chain,
+        actor: "",
+        address: "",
+        at: now,
+        from,
+        to,
+        counted: count,
+        causes
+      }))
   )
 
 /** Lanes that no longer hold what was read last. */
@@ -320,7 +331,11 @@ const rewound = Effect.fnUntraced(function* (tx: Tx, scan: Scan) {
     )
   )
   const chains = Map.groupBy(rows, (row) => String(row.chain))
-  const found = [...chains].map(([chain, lanes]) => ({ chain, count: lanes.length, causes: lanes.slice(0, 100).map(causeOf) }))
+  const found = [...chains].map(([chain, lanes]) => ({
+    chain,
+    count: lanes.length,
+    causes: lanes.slice(0, 100).map(causeOf)
+  }))
   return yield* raise(tx, broken(found, iso(scan.now - minuteMillis), iso(scan.now), scan), scan)
 })
 
@@ -417,7 +432,9 @@ export const scan = Effect.fnUntraced(function* (
 export const layer = (settings: AnomalySettings): Layer.Layer<never, never, Fence> =>
   Layer.effectDiscard(
     Effect.flatMap(Clock.currentTimeMillis, (now) => scan({ ...settings, now })).pipe(
-      Effect.andThen(Effect.flatMap(Clock.currentTimeMillis, (now) => Metric.update(scanGauge, Math.floor(now / 1000)))),
+      Effect.andThen(
+        Effect.flatMap(Clock.currentTimeMillis, (now) => Metric.update(scanGauge, Math.floor(now / 1000)))
+      ),
       Effect.catchTag("DatabaseFailure", (error) =>
         Effect.logError("the anomaly scanner failed, and tries again in a minute", error)
       ),

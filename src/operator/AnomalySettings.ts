@@ -42,9 +42,12 @@ const EndpointSpec = Schema.Struct({
   ),
   url: Schema.String.check(
     Schema.isMaxLength(2048),
-    Schema.isPattern(/^(https:\/\/[^\s/?#@]+|http:\/\/(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]+)?)([/?][^\s#]*)?$/u, {
-      message: "an https URL, or http on a loopback address"
-    })
+    Schema.isPattern(
+      /^(https:\/\/[^\s/?#@]+|http:\/\/(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]+)?)([/?][^\s#]*)?$/u,
+      {
+        message: "an https URL, or http on a loopback address"
+      }
+    )
   ),
   /** `whsec_…`; or in a file of its own. */
   secret: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(200))),

@@ -24,13 +24,13 @@ export const verifiedAtOnce = 31 * 24 * 60 * 60 * 1000
 const dayMillis = 24 * 60 * 60 * 1000
 const defaultLimit = 100
 const maxLimit = 1_000
-const readers = ["platform-admin", "platform-auditor"] as const
+export const readers = ["platform-admin", "platform-auditor"] as const
 const outcomes = ["ok", "denied", "failed", "dry_run", "unknown"]
 
-const malformed = (parameter: string, detail: string): Problem =>
+export const malformed = (parameter: string, detail: string): Problem =>
   problem("malformed_query", { errors: [fault([parameter], "malformed", detail)] })
 
-const limitOf = (text: string | undefined): Effect.Effect<number, Problem> => {
+export const limitOf = (text: string | undefined): Effect.Effect<number, Problem> => {
   if (text === undefined) return Effect.succeed(defaultLimit)
   const limit = /^[1-9][0-9]{0,3}$/u.test(text) ? Number(text) : 0
   return limit >= 1 && limit <= maxLimit
@@ -38,7 +38,7 @@ const limitOf = (text: string | undefined): Effect.Effect<number, Problem> => {
     : Effect.fail(malformed("limit", `a whole number from 1 to ${maxLimit}`))
 }
 
-const rfc3339 =
+export const rfc3339 =
   /^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})$/u
 
 const timeOf = (parameter: string, text: string | undefined): Effect.Effect<string | undefined, Problem> =>
@@ -47,7 +47,7 @@ const timeOf = (parameter: string, text: string | undefined): Effect.Effect<stri
     : Effect.fail(malformed(parameter, "a time as RFC 3339 writes it, with its offset; + is %2B in a query"))
 
 /** Cursors of the platform's lists hide nothing and grant nothing: they are a place, read again as one. */
-const sealed = (place: unknown): string => Buffer.from(JSON.stringify(place), "utf8").toString("base64url")
+export const sealed = (place: unknown): string => Buffer.from(JSON.stringify(place), "utf8").toString("base64url")
 
 const opened = (cursor: string): unknown => {
   try {
@@ -57,7 +57,7 @@ const opened = (cursor: string): unknown => {
   }
 }
 
-const placeOf = (cursor: string | undefined): Effect.Effect<AuditPlace | undefined, Problem> => {
+export const placeOf = (cursor: string | undefined): Effect.Effect<AuditPlace | undefined, Problem> => {
   if (cursor === undefined) return Effect.succeed(undefined)
   const place = opened(cursor) as AuditPlace | undefined
   return typeof place?.occurredAt === "string" &&
@@ -85,10 +85,10 @@ select json_build_object('path', path, 'chain', chain, 'state', state, 'generati
 from platform.schema_defs
 where ($1::text is null or chain = $1) and ($2::text is null or path > $2) order by path limit $3::int4`
 
-const headers = { "cache-control": "private, no-store", vary: "Authorization, Accept" }
+export const headers = { "cache-control": "private, no-store", vary: "Authorization, Accept" }
 
 /** A page made of JSON texts. */
-const page = (items: ReadonlyArray<string>, next: string | undefined) =>
+export const page = (items: ReadonlyArray<string>, next: string | undefined) =>
   HttpServerResponse.text(`{"items":[${items.join(",")}],"next_cursor":${JSON.stringify(next ?? null)}}`, {
     contentType: "application/json",
     headers

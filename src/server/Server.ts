@@ -22,6 +22,8 @@ import { WriteRecords } from "../records/WriteRecords.ts"
 import { Denials } from "../records/write/Denials.ts"
 import { Unknowns } from "../records/write/Unknowns.ts"
 import { bearerLayer } from "./Access.ts"
+import { Anomalies } from "./Anomalies.ts"
+import { anomalyHandlers } from "./AnomalyHandlers.ts"
 import { AuditLog } from "./AuditLog.ts"
 import { makeCors } from "./Cors.ts"
 import { docsLayer } from "./Docs.ts"
@@ -110,7 +112,14 @@ const requestMetrics = Layer.effect(
 )
 
 /** What handlers and front need, over the transactions of `velocity_api`. */
-const services = Layer.mergeAll(AuditLog.layer, Refusals.layer, Readiness.layer, bearerLayer, requestMetrics).pipe(
+const services = Layer.mergeAll(
+  AuditLog.layer,
+  Anomalies.layer,
+  Refusals.layer,
+  Readiness.layer,
+  bearerLayer,
+  requestMetrics
+).pipe(
   Layer.provideMerge(Layer.mergeAll(Authenticator.layer, IsolationGate.layer)),
   Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps)),
   Layer.provideMerge(Layer.mergeAll(Denials.layerNoDeps, Unknowns.layerNoDeps, Registry.layer)),
@@ -128,7 +137,13 @@ export const layer = (given: Partial<ServerSettings> = {}) =>
   Layer.unwrap(
     Effect.map(serverSettings, (configured) =>
       listening({ ...configured, ...given }).pipe(
-        Layer.provide([recordHandlers({ ...configured, ...given }), meHandlers, platformHandlers, healthHandlers]),
+        Layer.provide([
+          recordHandlers({ ...configured, ...given }),
+          meHandlers,
+          platformHandlers,
+          anomalyHandlers({ ...configured, ...given }),
+          healthHandlers
+        ]),
         Layer.provide(services)
       )
     )

@@ -86,7 +86,16 @@ layer(withDatabase(services), { excludeTestServices: true })("delivery of alerts
       expect(JSON.parse(hook?.body ?? "")).toMatchObject({
         type: "audit.anomaly",
         timestamp: new Date(start).toISOString().replace("Z", "000Z"),
-        data: { id, rule: "probe", severity: "info", chain, actor: "dev/ann", count: 1, threshold: 1, entries: [{ chain }] }
+        data: {
+          id,
+          rule: "probe",
+          severity: "info",
+          chain,
+          actor: "dev/ann",
+          count: 1,
+          threshold: 1,
+          entries: [{ chain }]
+        }
       })
       expect(yield* stateOf(id, endpoint)).toMatchObject({ attempts: 1, status: 204, error: null, delivered: true })
       expect(yield* deliver(endpoint, { giveUp, now: start + giveUp })).toBe(0)
@@ -94,41 +103,43 @@ layer(withDatabase(services), { excludeTestServices: true })("delivery of alerts
     })
   )
 
-  it.effect("repeats the same id and body, signed anew, while the receiver answers 500, resets, redirects or hangs", () =>
-    Effect.gen(function* () {
-      const { received, url } = yield* receiver(
-        { status: 500 },
-        "reset",
-        { status: 307, headers: { location: "http://127.0.0.1:1/" } },
-        "hang",
-        { status: 200 }
-      )
-      const endpoint = endpointAt(url)
-      const { id } = yield* raised([endpoint], start)
-      let now = start
-      const errors = ["answered 500", /./u, "answered 307", "no answer within 200 ms"]
-      for (const [index, error] of errors.entries()) {
-        expect(yield* deliver(endpoint, { giveUp, now, within: 200 })).toBe(1)
-        const state = yield* stateOf(id, endpoint)
-        expect(state).toMatchObject({ attempts: index + 1, delivered: false, given_up: false })
-        expect(state.error).toMatch(error)
-        // doubling from five seconds, half of it by chance
-        const delay = (state.next as Date).getTime() - now
-        expect(delay).toBeGreaterThanOrEqual(2_500 * 2 ** index)
-        expect(delay).toBeLessThanOrEqual(5_000 * 2 ** index)
-        expect(yield* deliver(endpoint, { giveUp, now: now + delay - 1 })).toBe(0)
-        now += delay
-      }
-      expect(yield* deliver(endpoint, { giveUp, now })).toBe(1)
-      expect(yield* stateOf(id, endpoint)).toMatchObject({ attempts: 5, status: 200, delivered: true })
-      expect(received.length).toBe(5)
-      expect(new Set(received.map(({ headers }) => headers["webhook-id"])).size).toBe(1)
-      expect(new Set(received.map(({ body }) => body)).size).toBe(1)
-      expect(received.every((one) => isSigned(one, secret))).toBe(true)
-      const stamps = received.map(({ headers }) => Number(headers["webhook-timestamp"]))
-      expect(stamps).toEqual([...stamps].sort((a, b) => a - b))
-      expect(stamps.at(-1)).toBe(Math.floor(now / 1000))
-    })
+  it.effect(
+    "repeats the same id and body, signed anew, while the receiver answers 500, resets, redirects or hangs",
+    () =>
+      Effect.gen(function* () {
+        const { received, url } = yield* receiver(
+          { status: 500 },
+          "reset",
+          { status: 307, headers: { location: "http://127.0.0.1:1/" } },
+          "hang",
+          { status: 200 }
+        )
+        const endpoint = endpointAt(url)
+        const { id } = yield* raised([endpoint], start)
+        let now = start
+        const errors = ["answered 500", /./u, "answered 307", "no answer within 200 ms"]
+        for (const [index, error] of errors.entries()) {
+          expect(yield* deliver(endpoint, { giveUp, now, within: 200 })).toBe(1)
+          const state = yield* stateOf(id, endpoint)
+          expect(state).toMatchObject({ attempts: index + 1, delivered: false, given_up: false })
+          expect(state.error).toMatch(error)
+          // doubling from five seconds, half of it by chance
+          const delay = (state.next as Date).getTime() - now
+          expect(delay).toBeGreaterThanOrEqual(2_500 * 2 ** index)
+          expect(delay).toBeLessThanOrEqual(5_000 * 2 ** index)
+          expect(yield* deliver(endpoint, { giveUp, now: now + delay - 1 })).toBe(0)
+          now += delay
+        }
+        expect(yield* deliver(endpoint, { giveUp, now })).toBe(1)
+        expect(yield* stateOf(id, endpoint)).toMatchObject({ attempts: 5, status: 200, delivered: true })
+        expect(received.length).toBe(5)
+        expect(new Set(received.map(({ headers }) => headers["webhook-id"])).size).toBe(1)
+        expect(new Set(received.map(({ body }) => body)).size).toBe(1)
+        expect(received.every((one) => isSigned(one, secret))).toBe(true)
+        const stamps = received.map(({ headers }) => Number(headers["webhook-timestamp"]))
+        expect(stamps).toEqual([...stamps].sort((a, b) => a - b))
+        expect(stamps.at(-1)).toBe(Math.floor(now / 1000))
+      })
   )
 
   it.effect("goes on after a restart: killed between the alert and its delivery, before the answer, and after it", () =>
@@ -173,7 +184,9 @@ layer(withDatabase(services), { excludeTestServices: true })("delivery of alerts
         attempts += 1
         const state = yield* stateOf(id, endpoint)
         if (state.given_up === true) {
-          expect(said).toEqual([`alert ${id} is given up for ${endpoint.name} after ${attempts} attempts: answered 500`])
+          expect(said).toEqual([
+            `alert ${id} is given up for ${endpoint.name} after ${attempts} attempts: answered 500`
+          ])
           expect(now).toBe(start + giveUp)
           break
         }

@@ -154,7 +154,14 @@ describe("the signature", () => {
   })
 
   it("takes no secret that is none", () => {
-    for (const wrong of ["", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_c2hvcnQ=", "whsec_!!!", `whsec_${"A".repeat(100)}`]) {
+    for (const wrong of [
+      "",
+      "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+      "whsec_",
+      "whsec_c2hvcnQ=",
+      "whsec_!!!",
+      `whsec_${"A".repeat(100)}`
+    ]) {
       expect(secretKey(wrong)).toBeUndefined()
     }
   })

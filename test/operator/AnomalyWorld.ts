@@ -86,3 +86,9 @@ export const alertsOf = (database: TestDatabase, chain: string) =>
      from platform.anomaly_alerts where chain = $1 order by hour, rule, actor, address`,
     [chain]
   )
+
+/** The entries that the first of these alerts explains itself with. */
+export const causesOf = (
+  alerts: ReadonlyArray<Readonly<Record<string, unknown>>>
+): ReadonlyArray<Readonly<Record<string, unknown>>> =>
+  (alerts[0]?.explanation ?? []) as ReadonlyArray<Readonly<Record<string, unknown>>>

@@ -52,12 +52,29 @@ const recordCases: Readonly<Record<string, Case>> = {
   history: { needs: "history", ask: (path, { live }) => [`${path}/${live}/history`, {}] }
 }
 /** Cases of what is no record: how it is asked about a domain, and by whom it may be. */
-const otherCases: Readonly<Record<string, (chain: string) => string>> = {
+const otherCases: Readonly<Record<string, (chain: string) => string | readonly [string, Sent]>> = {
   "me.me": (chain) => `/api/me?path=${chain}`,
   "platform.schemas": (chain) => `/api/platform/schemas?chain=${chain}`,
   "platform.audit": (chain) => `/api/platform/audit?chain=${chain}`,
-  "platform.verify": () => "/api/platform/audit/verify"
+  "platform.verify": () => "/api/platform/audit/verify",
+  "anomalies.list": (chain) => `/api/platform/anomalies?chain=${chain}`,
+  "anomalies.acknowledge": () => [
+    `/api/platform/anomalies/${alert}/acknowledge`,
+    { method: "POST", headers: json, body: '{"comment":"seen"}' }
+  ],
+  "anomalies.scan": (chain) => [
+    "/api/platform/anomalies/scan",
+    {
+      method: "POST",
+      headers: json,
+      body: JSON.stringify({
+        rule: { name: "any", title: "Any", severity: "info", threshold: 1, match: { chains: [chain] } }
+      })
+    }
+  ]
 }
+/** What platform-auditor alone may not. */
+const forAdmins = ["anomalies.acknowledge"]
 /** Without a token, and without anything about tenants in the answer. */
 const open = ["health.healthz", "health.readyz", "health.metrics", "docs.openapi", "docs.page", "docs.root"]
 
@@ -65,6 +82,8 @@ const nameOf = ({ endpoint, group }: Route): string => `${group}.${endpoint}`
 
 let world: World
 const domains: Array<Domain> = []
+/** An alert about the first domain. */
+let alert = ""
 const path = ({ chain }: Pick<Domain, "chain">) => `/api/${chain}/thing/v1`
 const ask = (token: string | undefined, [to, sent]: readonly [string, Sent]): Promise<Reply> =>
   send(world.url, to, token === undefined ? sent : { ...sent, token })
@@ -114,6 +133,23 @@ beforeAll(async () => {
     domain.deleted = await make()
     expect((await ask(token, [`${path(domain)}/${domain.deleted}`, { method: "DELETE" }])).status).toBe(204)
   }
+  const [raised] = await world.operator("select platform.anomaly_raise($1::text::jsonb, '{}', now())::text as id", [
+    JSON.stringify({
+      rule: "any",
+      title: "Any",
+      severity: "info",
+      chain: domains[0]?.chain,
+      actor: "a/b",
+      address: "",
+      at: new Date().toISOString(),
+      window_from: new Date().toISOString(),
+      window_to: new Date().toISOString(),
+      counted: 1,
+      threshold: 1,
+      explanation: []
+    })
+  ])
+  alert = String(raised?.id)
 })
 afterAll(() => world.stop())
 
@@ -249,14 +285,18 @@ const removed = async (domain: Domain) => {
 }
 
 describe.each(Object.keys(otherCases))("%s", (name) => {
-  const to = otherCases[name] as (chain: string) => string
+  const to = otherCases[name] as (typeof otherCases)[string]
+  const asked = (chain: string, token?: string) => {
+    const one = to(chain)
+    return typeof one === "string" ? ask(token, [one, {}]) : ask(token, one)
+  }
 
   it("tells nothing to another domain's token", async () => {
     for (const holder of domains) {
       for (const target of domains) {
         for (const claimed of roleSets) {
           const token = await world.token(holder.strategy, { roles: claimed })
-          const reply = await send(world.url, to(target.chain), { token })
+          const reply = await asked(target.chain, token)
           if (name === "me.me" && holder.strategy === target.strategy) {
             expect(reply.status).toBe(200)
             continue
@@ -265,18 +305,25 @@ describe.each(Object.keys(otherCases))("%s", (name) => {
           expect(reply.text).not.toContain(marker)
         }
         const claims = await world.token(holder.strategy, { roles: ["platform-admin", "platform-auditor"] })
-        expect((await send(world.url, to(target.chain), { token: claims })).status).toBeGreaterThanOrEqual(401)
+        expect((await asked(target.chain, claims)).status).toBeGreaterThanOrEqual(401)
       }
-      expect((await send(world.url, to(holder.chain))).status).toBe(401)
+      expect((await asked(holder.chain)).status).toBe(401)
     }
   })
 
   it("answers whom it is for, without contents of records", async () => {
+    const auditor = await world.token(world.platform, { roles: ["platform-auditor"] })
+    if (forAdmins.includes(name)) {
+      const refused = await asked((domains[0] as Domain).chain, auditor)
+      expect([refused.status, refused.json.code]).toEqual([403, "operation_not_granted"])
+    }
     const token =
       name === "me.me"
         ? await world.token((domains[0] as Domain).strategy, { roles: ["admin"] })
-        : await world.token(world.platform, { roles: ["platform-auditor"] })
-    const reply = await send(world.url, to((domains[0] as Domain).chain), { token })
+        : forAdmins.includes(name)
+          ? await world.token(world.platform, { roles: ["platform-admin"] })
+          : auditor
+    const reply = await asked((domains[0] as Domain).chain, token)
     expect(reply.status).toBe(200)
     expect(reply.text).not.toContain(marker)
   })

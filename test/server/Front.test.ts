@@ -84,6 +84,12 @@ const platform = HttpApiBuilder.group(VelocityApi, "platform", (handlers) =>
     .handleRaw("audit", () => Effect.succeed(text("{}")))
     .handleRaw("verify", () => Effect.succeed(text("{}")))
 )
+const anomalies = HttpApiBuilder.group(VelocityApi, "anomalies", (handlers) =>
+  handlers
+    .handleRaw("list", () => Effect.succeed(text("{}")))
+    .handleRaw("acknowledge", () => Effect.succeed(text("{}")))
+    .handleRaw("scan", () => Effect.succeed(text("{}")))
+)
 const health = HttpApiBuilder.group(VelocityApi, "health", (handlers) =>
   handlers
     .handleRaw("healthz", () => Effect.succeed(text('{"status":"ok"}')))
@@ -138,7 +144,7 @@ const settings = {
   shutdownTimeout: 5_000
 }
 const server = listening(settings).pipe(
-  Layer.provide([records, me, platform, health]),
+  Layer.provide([records, me, platform, anomalies, health]),
   Layer.provide(bearer),
   Layer.provide(services)
 )
@@ -490,7 +496,7 @@ describe("when it is told to stop", () => {
   it("lets what is under way end, and takes nothing new", async () => {
     const second = await start(
       listening({ ...settings, requestTimeout: 60_000 }).pipe(
-        Layer.provide([records, me, platform, health]),
+        Layer.provide([records, me, platform, anomalies, health]),
         Layer.provide(bearer),
         Layer.provide(services)
       ),
