@@ -10,7 +10,7 @@ import { Clock, Effect, Layer, Metric, Random, Redacted, Schedule } from "effect
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { statement } from "../postgres/Statement.ts"
 import type { AnomalySettings, Endpoint } from "./AnomalySettings.ts"
-import { Fence, type Superseded } from "./Fence.ts"
+import { Fence, roundOf, type Superseded } from "./Fence.ts"
 import { signed } from "./WebhookSignature.ts"
 
 /** How long an endpoint may take to answer. */
@@ -255,8 +255,7 @@ const forever = (
   what: string,
   round: Effect.Effect<unknown, DatabaseFailure | Superseded, Fence>
 ) =>
-  round.pipe(
-    Effect.catchTag("DatabaseFailure", (error) => Effect.logError(`${what} failed, and is tried again`, error)),
+  roundOf(what, round).pipe(
     Effect.repeat(Schedule.spaced(every)),
     Effect.catchCause((cause) => Effect.logError(`${what} stopped`, cause)),
     Effect.forkScoped

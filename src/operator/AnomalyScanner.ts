@@ -29,7 +29,7 @@ import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
 import type { AnomalySettings, Endpoint } from "./AnomalySettings.ts"
-import { Fence, type Superseded } from "./Fence.ts"
+import { Fence, roundOf, type Superseded } from "./Fence.ts"
 
 /** Entries of one transaction. */
 export const batchSize = 5_000
@@ -431,13 +431,13 @@ export const scan = Effect.fnUntraced(function* (
 /** Scans every minute, from a minute after the start. A scan that fails is tried again with the next. */
 export const layer = (settings: AnomalySettings): Layer.Layer<never, never, Fence> =>
   Layer.effectDiscard(
-    Effect.flatMap(Clock.currentTimeMillis, (now) => scan({ ...settings, now })).pipe(
-      Effect.andThen(
-        Effect.flatMap(Clock.currentTimeMillis, (now) => Metric.update(scanGauge, Math.floor(now / 1000)))
-      ),
-      Effect.catchTag("DatabaseFailure", (error) =>
-        Effect.logError("the anomaly scanner failed, and tries again in a minute", error)
-      ),
+    roundOf(
+      "the anomaly scanner",
+      Effect.gen(function* () {
+        yield* scan({ ...settings, now: yield* Clock.currentTimeMillis })
+        yield* Metric.update(scanGauge, Math.floor((yield* Clock.currentTimeMillis) / 1000))
+      })
+    ).pipe(
       Effect.schedule(Schedule.spaced("1 minute")),
       Effect.catchCause((cause) => Effect.logError("the anomaly scanner stopped", cause)),
       Effect.forkScoped

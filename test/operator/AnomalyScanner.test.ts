@@ -2,14 +2,15 @@
  * The anomaly scanner under the operator's login: each rule that comes with Velocity raises and just does not, windows
  * slide, nothing is counted twice and nothing is missed, whoever stops when.
  */
-import { layer } from "@effect/vitest"
+import { layer, it as plain } from "@effect/vitest"
 import { Effect, Exit, Layer } from "effect"
+import { TestClock } from "effect/testing"
 import { expect } from "vitest"
 import { builtinRules } from "../../src/domain/AnomalyRule.ts"
-import { scan } from "../../src/operator/AnomalyScanner.ts"
+import * as AnomalyScanner from "../../src/operator/AnomalyScanner.ts"
 import type { Endpoint } from "../../src/operator/AnomalySettings.ts"
-import { Fence } from "../../src/operator/Fence.ts"
-import { failure } from "../../src/postgres/DatabaseFailure.ts"
+import { Fence, Superseded } from "../../src/operator/Fence.ts"
+import { type DatabaseFailure, failure } from "../../src/postgres/DatabaseFailure.ts"
 import { OperatorSql, type Tx } from "../../src/postgres/OperatorSql.ts"
 import { connect, Database, query, withDatabase } from "../support/Database.ts"
 import { alertsOf, causesOf, chainIn, hourAgo, minutes, type Past, ruleOf, wrote } from "./AnomalyWorld.ts"
@@ -26,7 +27,7 @@ const pager: Endpoint = {
 
 /** A scan at a time; counts are kept for two hours there, so it is the time of the entries that are looked at. */
 const scanned = (rules: ReadonlyArray<ReturnType<typeof ruleOf>>, now = Date.now()) =>
-  scan({ rules, endpoints: [pager], now })
+  AnomalyScanner.scan({ rules, endpoints: [pager], now })
 
 /** Workers of the organisation work Monday to Friday in Berlin, nine to five. */
 const hours = { timeZone: "Europe/Berlin", days: ["mon", "tue", "wed", "thu", "fri"], from: "09:00", to: "17:00" }
@@ -472,3 +473,32 @@ layer(withDatabase(services), { excludeTestServices: true })("the anomaly scanne
     })
   )
 })
+
+plain.effect("scans from a minute after the start, and every minute, whatever happened to the one before", () =>
+  Effect.gen(function* () {
+    const scans: Array<number> = []
+    let over = false
+    const down = Layer.succeed(Fence, {
+      epoch: "1",
+      source: "folder",
+      transaction: () =>
+        Effect.suspend((): Effect.Effect<never, DatabaseFailure | Superseded> => {
+          scans.push(scans.length)
+          return Effect.fail(over ? new Superseded({ message: "over" }) : failure("Unavailable", new Error("down")))
+        }),
+      read: () => Effect.die("nothing is read before")
+    })
+    yield* Layer.build(
+      AnomalyScanner.layer({ rules: builtinRules, endpoints: [], giveUp: 1 }).pipe(Layer.provide(down))
+    )
+    yield* TestClock.adjust("59 seconds")
+    expect(scans.length).toBe(0)
+    yield* TestClock.adjust("1 second")
+    expect(scans.length).toBe(1)
+    yield* TestClock.adjust("10 minutes")
+    expect(scans.length).toBe(11)
+    over = true
+    yield* TestClock.adjust("10 minutes")
+    expect(scans.length).toBe(12)
+  })
+)
