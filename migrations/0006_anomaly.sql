@@ -107,17 +107,19 @@ begin
   insert into platform.anomaly_scanner (since) values (p_since) on conflict do nothing;
   -- one reader at a time
   select s.since into v_since from platform.anomaly_scanner s for update;
+  -- one look at each lane, in one plan: a loop over those without news would cost ten times as much
   for l in
-    select d.chain, g.lane::int2 as lane, coalesce(s.seq, 0) as seq, coalesce(s.occurred_at, v_since) as at
-    from platform.domains d cross join generate_series(0, 31) as g(lane)
-      left join platform.anomaly_scan_state s on s.chain = d.chain and s.lane = g.lane
-    order by 1, 2
+    select c.chain, c.lane, c.seq, c.at
+    from (select d.chain, g.lane::int2 as lane, coalesce(s.seq, 0) as seq, coalesce(s.occurred_at, v_since) as at
+          from platform.domains d cross join generate_series(0, 31) as g(lane)
+            left join platform.anomaly_scan_state s on s.chain = d.chain and s.lane = g.lane::int2) c
+      cross join lateral (select a.seq from platform.audit_log a
+        where a.chain = c.chain and a.lane = c.lane and a.seq > c.seq and a.occurred_at > c.at order by a.seq limit 1) news
   loop
     select count(*) as entries, max(q.seq) as upto, min(q.occurred_at) as first, max(q.occurred_at) as last into n
     from (select a.seq, a.occurred_at from platform.audit_log a
           where a.chain = l.chain and a.lane = l.lane and a.seq > l.seq and a.occurred_at > l.at
           order by a.seq limit v_left) q;
-    continue when n.entries = 0;
     v_chains := v_chains || l.chain;
     v_lanes := v_lanes || l.lane;
     v_ats := v_ats || l.at;

@@ -32,7 +32,7 @@ import type { AnomalySettings, Endpoint } from "./AnomalySettings.ts"
 import { Fence, roundOf, type Superseded } from "./Fence.ts"
 
 /** Entries of one transaction. */
-export const batchSize = 5_000
+export const batchSize = 20_000
 /** Where the first scan of a database begins, and how long counts are kept beyond the longest window. */
 const reach = 24 * hourMillis
 const margin = hourMillis

@@ -384,17 +384,17 @@ layer(withDatabase(services), { excludeTestServices: true })("the anomaly scanne
     Effect.gen(function* () {
       const database = yield* Database
       const chain = yield* chainFor("many")
-      const rule = ruleOf({ name: "many", match: { actions: ["operator.many"] }, threshold: 11_999, window: "2h" })
+      const rule = ruleOf({ name: "many", match: { actions: ["operator.many"] }, threshold: 44_999, window: "2h" })
       yield* query(
         database.operatorUrl,
-        `do $$ begin for i in 1 .. 12000 loop
+        `do $$ begin for i in 1 .. 45000 loop
            perform platform.audit_insert('${chain}', 'operator/x', 'operator.many', 'ok', null, null, null, null, null, null, null);
          end loop; end $$`
       )
       const { entries } = yield* scanned([rule])
-      expect(entries).toBeGreaterThanOrEqual(12_000)
+      expect(entries).toBeGreaterThanOrEqual(45_000)
       const alerts = yield* alertsOf(database, chain)
-      expect(alerts).toMatchObject([{ count: 12_000 }])
+      expect(alerts).toMatchObject([{ count: 45_000 }])
       expect(causesOf(alerts).length).toBe(100)
     })
   )

@@ -217,7 +217,7 @@ layer(OwnServer.layer(), { excludeTestServices: true })("migrations", (it) => {
     },
     { name: "a missing row", sql: ["delete from platform.operator_term"] },
     { name: "a dropped index", sql: ["drop index platform.audit_log_occurred_at"] },
-    { name: "a dropped table", sql: ["drop table platform.anomaly_alerts"] },
+    { name: "a dropped table", sql: ["drop table platform.anomaly_deliveries, platform.anomaly_alerts"] },
     { name: "a dropped function", sql: ["drop function platform.cursor_keys()"] }
   ]
 
