@@ -3,7 +3,7 @@
  * slide, nothing is counted twice and nothing is missed, whoever stops when.
  */
 import { layer, it as plain } from "@effect/vitest"
-import { Effect, Exit, Layer } from "effect"
+import { Effect, Exit, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { expect } from "vitest"
 import { builtinRules } from "../../src/domain/AnomalyRule.ts"
@@ -140,6 +140,10 @@ layer(withDatabase(services), { excludeTestServices: true })("the anomaly scanne
       const hour = hourAgo(4)
       const entry = (chain: string, minute: number, amount: number) =>
         Array.from({ length: amount }, (_, index) => ({ chain, at: hour + minutes(minute) + index * 1_000 }))
+      const atOnce = yield* chainFor("atonce")
+      yield* wrote(database, [...entry(atOnce, -5, 5), ...entry(atOnce, 5, 5)])
+      yield* scanned([rule], hour + minutes(6))
+      expect(yield* alertsOf(database, atOnce)).toEqual([])
       const apart = yield* chainFor("apart")
       const within = yield* chainFor("within")
       yield* wrote(database, [...entry(apart, -5, 5), ...entry(within, -5, 5)])
@@ -258,6 +262,53 @@ layer(withDatabase(services), { excludeTestServices: true })("the anomaly scanne
         [chain]
       )
       expect(lanes[0]?.lanes).toBeGreaterThan(1)
+    })
+  )
+
+  it.effect("finds a window that a late entry fills, though its last minute was read long ago", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      const chain = yield* chainFor("filled")
+      const rule = ruleOf({ match: { chains: [chain] }, threshold: 3 })
+      const at = hourAgo(3)
+      yield* wrote(
+        database,
+        [0, 1].map((second) => ({ chain, at: at + minutes(4) + second * 1_000 }))
+      )
+      yield* scanned([rule], at + minutes(5))
+      yield* wrote(database, [{ chain, lane: 7, at: at - 1_000 }])
+      yield* scanned([rule], at + minutes(6))
+      expect(yield* alertsOf(database, chain)).toEqual([])
+      yield* wrote(database, [{ chain, lane: 7, at }])
+      yield* scanned([rule], at + minutes(7))
+      expect(yield* alertsOf(database, chain)).toMatchObject([{ count: 3, window_to: new Date(at + minutes(5)) }])
+    })
+  )
+
+  it.effect("lets two who read at a time read one after the other", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      const chain = yield* chainFor("reading")
+      yield* scanned([])
+      yield* wrote(database, [{ chain, at: hourAgo(2) }])
+      const read =
+        "select coalesce(sum(entries), 0)::int4 as entries from platform.anomaly_read(now(), 100) where chain = $1"
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const first = yield* connect(database.operatorUrl)
+          yield* first.query("begin")
+          expect((yield* first.query(read, [chain])).rows).toEqual([{ entries: 1 }])
+          const second = yield* Effect.forkChild(query(database.operatorUrl, read, [chain]), { startImmediately: true })
+          const waiting = query(
+            database.superuserUrl,
+            "select count(*)::int4 as n from pg_stat_activity where datname = $1 and wait_event_type = 'Lock' and query like '%anomaly_read%'",
+            [database.name]
+          )
+          yield* Effect.repeat(waiting, { until: ([row]) => row?.n === 1 })
+          yield* first.query("commit")
+          expect(yield* Fiber.join(second)).toEqual([{ entries: 0 }])
+        })
+      )
     })
   )
 

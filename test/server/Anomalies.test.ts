@@ -70,6 +70,11 @@ beforeAll(async () => {
 afterAll(() => world.stop())
 
 describe("a rule tried over the past", () => {
+  /** The window of ten minutes that ends so many after the start. */
+  const tried = (end: number) => ({
+    from: new Date(start + minutes(end - 10)).toISOString(),
+    to: new Date(start + minutes(end)).toISOString()
+  })
   const over = (more: object = {}) => ({
     rule,
     from: new Date(start).toISOString(),
@@ -79,11 +84,11 @@ describe("a rule tried over the past", () => {
 
   it("tells what the scanner then raises, and neither raises nor writes", async () => {
     const before = await world.look("select count(*)::int4 as n from platform.audit_log")
-    const tried = await post("/scan", over(), auditor)
-    expect([tried.status, tried.json.errors]).toEqual([200, undefined])
-    expect(tried.json).toMatchObject({ rule: "probe", truncated: false })
-    expect(tried.json.alerts.length).toBe(3)
-    expect(tried.json.alerts[0]).toEqual({
+    const answer = await post("/scan", over(), auditor)
+    expect([answer.status, answer.json.errors]).toEqual([200, undefined])
+    expect(answer.json).toMatchObject({ rule: "probe", truncated: false })
+    expect(answer.json.alerts.length).toBe(3)
+    expect(answer.json.alerts[0]).toEqual({
       chain,
       actor: "dev/ann",
       address: null,
@@ -98,14 +103,14 @@ describe("a rule tried over the past", () => {
     const { items } = (await get("")).json
     const shown = (alert: { chain: string; actor: string; count: number; window: { to: string } }) =>
       `${alert.chain} ${alert.actor} ${alert.count} ${Date.parse(alert.window.to)}`
-    expect(items.map(shown).sort()).toEqual(tried.json.alerts.map(shown).sort())
+    expect(items.map(shown).sort()).toEqual(answer.json.alerts.map(shown).sort())
   })
 
   it("takes the changes of a built-in rule, and the week before now where no time is said", async () => {
-    const tried = await post("/scan", { rule: { name: "bulk_reader", threshold: 12, window: "1h" } }, auditor)
-    expect(tried.json.rule).toBe("bulk_reader")
-    expect(tried.json.alerts.some(({ actor }: { actor: string }) => actor === "dev/bob")).toBe(true)
-    expect(Date.parse(tried.json.to) - Date.parse(tried.json.from)).toBe(7 * 24 * 60 * minutes(1))
+    const answer = await post("/scan", { rule: { name: "bulk_reader", threshold: 12, window: "1h" } }, auditor)
+    expect(answer.json.rule).toBe("bulk_reader")
+    expect(answer.json.alerts.some(({ actor }: { actor: string }) => actor === "dev/bob")).toBe(true)
+    expect(Date.parse(answer.json.to) - Date.parse(answer.json.from)).toBe(7 * 24 * 60 * minutes(1))
     const elsewhere = await post("/scan", over({ rule: { ...rule, match: { chains: ["nobody/*"] } } }), auditor)
     expect(elsewhere.json.alerts).toEqual([])
   })
@@ -113,6 +118,9 @@ describe("a rule tried over the past", () => {
   it("counts nothing of what is after `to`, and judges no window that ends before `from`", async () => {
     const late = await post("/scan", over({ from: new Date(start + minutes(60)).toISOString() }), auditor)
     expect(late.json.alerts.length).toBe(2)
+    // a window that ends behind `from` counts what is before it
+    const reaching = await post("/scan", over({ from: new Date(start + minutes(3)).toISOString() }), auditor)
+    expect(reaching.json.alerts[0]).toMatchObject({ count: 4, window: tried(4) })
     const early = await post("/scan", over({ to: new Date(start + minutes(3)).toISOString() }), auditor)
     expect(early.json.alerts).toEqual([])
   })
