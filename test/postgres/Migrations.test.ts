@@ -223,7 +223,16 @@ layer(OwnServer.layer(), { excludeTestServices: true })("migrations", (it) => {
     { name: "the archive for PUBLIC", sql: ["grant usage on schema platform_archive to public"] },
     { name: "a dropped index", sql: ["drop index platform.audit_log_occurred_at"] },
     { name: "a dropped table", sql: ["drop table platform.anomaly_deliveries, platform.anomaly_alerts"] },
-    { name: "a dropped function", sql: ["drop function platform.cursor_keys()"] }
+    { name: "a dropped function", sql: ["drop function platform.cursor_keys()"] },
+    {
+      name: "evidence without its guard, and for others to write",
+      sql: [
+        "drop trigger refuse_row on platform.audit_leaves",
+        "alter table platform.audit_tiles disable trigger refuse_truncate",
+        "grant insert on platform.audit_checkpoints to velocity_sealer",
+        "grant execute on function platform.audit_seal_append(bigint, integer, text, smallint) to velocity_operator"
+      ]
+    }
   ]
 
   const memberships: ReadonlyArray<{ readonly name: string; readonly sql: ReadonlyArray<string> }> = [
