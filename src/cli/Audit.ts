@@ -5,11 +5,14 @@
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type ExactObject, type ExactValue, isExactObject, parse } from "../domain/ExactJson.ts"
+import { parseVerifierKey } from "../domain/SignedNote.ts"
 import { callJson, send } from "./ApiCall.ts"
+import { checkpoint, prove, readCheckpoint, restoreNote } from "./Evidence.ts"
 import { keygen } from "./Keygen.ts"
 import { type Column, document, hintOfMore, limitFlag, outputFlag, printRows } from "./Output.ts"
 import { apiFlag, type CommandFailed, dataFlag, failed, targetOf, tokenFlag } from "./Settings.ts"
-import { verifyProof } from "./VerifyProof.ts"
+import { keysOf, verifyProof } from "./VerifyProof.ts"
+import { outsideOf, verifyTree } from "./VerifyTree.ts"
 
 const shared = { data: dataFlag, api: apiFlag, token: tokenFlag, output: outputFlag }
 const roles = ["platform-auditor"]
@@ -130,13 +133,31 @@ const readVerdict = async (body: ReadableStream<Uint8Array>): Promise<Verified> 
   throw new Error("it ends before its verdict")
 }
 
+const treeColumns = [
+  column("problem"),
+  column("chain"),
+  column("lane", "lane", "right"),
+  column("seq", "seq", "right"),
+  column("leaf", "index", "right")
+]
+
 const verify = Command.make(
   "verify",
   {
     ...shared,
     from: timeFlag("from", "The first moment; 24 hours before the last unless said"),
     to: timeFlag("to", "The moment after the last; now unless said"),
-    all: Flag.Boolean("all").pipe(Flag.withDescription("From the first entry on"), Flag.withDefault(false))
+    all: Flag.Boolean("all").pipe(Flag.withDescription("From the first entry on"), Flag.withDefault(false)),
+    checkpoint: Flag.String("checkpoint").pipe(
+      Flag.withDescription("Also the log against its tree, and the tree against this checkpoint from outside"),
+      Flag.withMetavar("FILE"),
+      Flag.optional
+    ),
+    key: Flag.String("key").pipe(
+      Flag.withDescription("With --checkpoint: the verifier key that must have signed it; may be said again"),
+      Flag.withMetavar("KEY|@FILE"),
+      Flag.atLeast(0)
+    )
   },
   Effect.fnUntraced(function* (options) {
     // whatever keeps it from an answer is no tampering
@@ -146,6 +167,10 @@ const verify = Command.make(
     const from = options.all
       ? beginning
       : Option.getOrElse(options.from, () => new Date(Date.parse(to) - dayMillis).toISOString())
+    const keys = yield* keysOf(options.key, parseVerifierKey)
+    const outside = Option.isSome(options.checkpoint)
+      ? yield* outsideOf(options.checkpoint.value, yield* readCheckpoint(options.checkpoint.value), keys)
+      : undefined
     const target = yield* targetOf({ ...options, roles }).pipe(Effect.mapError(unknown))
     const response = yield* send(target, {
       path: "/api/platform/audit/verify",
@@ -161,9 +186,10 @@ const verify = Command.make(
         failed(`the API's answer cannot be read to its end (${(cause as Error).message}); say it again`, 2)
     })
     const { entries, findings, found, sound } = verdict
+    const tree = outside === undefined ? undefined : yield* verifyTree(target, outside, keys)
     const since = options.all ? "the first entry" : from
     if (options.output !== "table") {
-      yield* Console.log(document(options.output, { from, to, sound, entries: Number(entries), found, findings }))
+      yield* Console.log(document(options.output, { from, to, sound, entries: Number(entries), found, findings, tree }))
     } else if (sound) {
       yield* Console.log(`sound: ${entries} entries from ${since} to ${to}`)
     } else {
@@ -176,9 +202,21 @@ const verify = Command.make(
       ]
       yield* printRows("table", columns, findings, "")
     }
+    if (tree !== undefined && options.output === "table") {
+      if (tree.sound) {
+        yield* Console.log(`the log is its tree, and the tree has the ${tree.size} leaves of ${tree.origin}`)
+      }
+      if (tree.findings.length > 0) yield* printRows("table", treeColumns, tree.findings, "")
+      if (options.key.length === 0) {
+        yield* Console.error("who signed the checkpoint was not looked at: say --key KEY")
+      }
+    }
     if (!sound) {
       const shown = found > findings.length ? `, the first ${findings.length} of which are shown` : ""
       return yield* failed(`tampered: ${found} of ${entries} entries are not as they were written${shown}`, 1)
+    }
+    if (tree !== undefined && !tree.sound) {
+      return yield* failed("tampered: the log, its tree and the checkpoint from outside do not agree", 1)
     }
   })
 ).pipe(
@@ -186,11 +224,15 @@ const verify = Command.make(
   Command.withExamples([
     { command: "velocity audit verify", description: "The last 24 hours" },
     { command: "velocity audit verify --all", description: "Every entry" },
-    { command: "velocity audit verify --from 2026-11-01 --to 2026-12-01", description: "A month" }
+    { command: "velocity audit verify --from 2026-11-01 --to 2026-12-01", description: "A month" },
+    {
+      command: "velocity audit verify --checkpoint checkpoint --key @verifier.key",
+      description: "And whether anything was cut off or rewritten since the checkpoint was taken outside"
+    }
   ])
 )
 
 export const audit = Command.make("audit").pipe(
   Command.withDescription("The audit log"),
-  Command.withSubcommands([list, verify, verifyProof, keygen])
+  Command.withSubcommands([list, verify, checkpoint, prove, verifyProof, keygen, restoreNote])
 )

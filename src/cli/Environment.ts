@@ -65,6 +65,29 @@ export const variables: ReadonlyArray<Variable> = [
     fallback: "30s",
     meaning: "how often the registry is read again without being told"
   },
+  {
+    name: "VELOCITY_AUDIT_KEY_FILE",
+    fallback: "none: the log is not sealed",
+    meaning: "the file with the key that checkpoints are signed with (velocity operator, audit restore-note)"
+  },
+  { name: "VELOCITY_AUDIT_KEY", fallback: "", meaning: "the same key as text, where there is no file" },
+  {
+    name: "VELOCITY_AUDIT_KEY_NEXT_FILE",
+    fallback: "",
+    meaning: "a second key while keys are changed: both sign"
+  },
+  { name: "VELOCITY_AUDIT_KEY_NEXT", fallback: "", meaning: "the same as text" },
+  { name: "VELOCITY_AUDIT_PUBLISH_DIR", fallback: "none", meaning: "a folder that checkpoints are published to" },
+  {
+    name: "VELOCITY_AUDIT_WITNESSES",
+    fallback: "none",
+    meaning: "C2SP witnesses that cosign checkpoints: their URLs, with commas between"
+  },
+  {
+    name: "VELOCITY_AUDIT_OUTSIDE_CHECKPOINT",
+    fallback: "none",
+    meaning: "a file with a checkpoint that the log must extend, or nothing is signed"
+  },
   { name: "VELOCITY_IMPORT_MAX_RECORDS", fallback: "1000000", meaning: "records of one import" },
   { name: "VELOCITY_DATA", fallback: ".velocity", meaning: "the data folder of velocity dev" },
   {

@@ -1,6 +1,6 @@
 /**
- * The operator without a cluster: reconcilers fed from a folder of manifests, and the partition manager, for as long as
- * the layer lives. `OperatorStatus` tells what it does.
+ * The operator without a cluster: reconcilers fed from a folder of manifests, the partition manager and the sealer, for as
+ * long as the layer lives. `OperatorStatus` tells what it does.
  */
 import { hostname } from "node:os"
 import { type Duration, Effect, Layer } from "effect"
@@ -15,6 +15,7 @@ import { Fence } from "./Fence.ts"
 import * as FolderSource from "./FolderSource.ts"
 import { OperatorStatus } from "./OperatorStatus.ts"
 import * as PartitionManager from "./PartitionManager.ts"
+import * as Sealer from "./Sealer.ts"
 
 /** What the mirror rows of resources from a folder are marked with. */
 export const folderSource = "folder"
@@ -77,7 +78,7 @@ export const layer = (options: OperatorOptions) => {
       })
     })
   )
-  return Layer.mergeAll(status, PartitionManager.layer, ErasedTables.layer).pipe(Layer.provide(fence))
+  return Layer.mergeAll(status, PartitionManager.layer, ErasedTables.layer, Sealer.layer).pipe(Layer.provide(fence))
 }
 
 /** The same with its own login, from `VELOCITY_OPERATOR_DATABASE_URL`. */

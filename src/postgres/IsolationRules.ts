@@ -68,7 +68,7 @@ const common = `with recursive
   log as (
     select c.oid, c.relacl, c.relowner from pg_class c
     where c.relnamespace = (select oid from pg_namespace where nspname = 'platform') and c.relkind in ('r', 'p')
-      and (c.relname = 'audit_log' or exists (select from pg_inherits i join pg_class p on p.oid = i.inhparent
+      and (c.relname in ('audit_log', 'audit_leaves', 'audit_tiles', 'audit_checkpoints', 'audit_seals') or exists (select from pg_inherits i join pg_class p on p.oid = i.inhparent
                                               where i.inhrelid = c.oid and p.relname = 'audit_log' and p.relnamespace = c.relnamespace))
   ),
   history as (
@@ -196,7 +196,7 @@ const rules: ReadonlyArray<Rule> = [
         select from pg_database b, aclexplode(b.datacl) a where b.oid = d.objid and a.grantee = d.refobjid and (a.privilege_type <> 'CONNECT' or a.is_grantable)))`
   },
   {
-    why: "the audit log has one writer",
+    why: "the audit log has one writer, and so has the tree over it",
     sql: `select 'audit_log_privilege', l.oid::regclass::text, format('%s may %s it', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
       format('REVOKE %s ON %s FROM %s CASCADE', a.privilege_type, l.oid::regclass, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
     from log l, aclexplode(l.relacl) a
@@ -223,7 +223,7 @@ const rules: ReadonlyArray<Rule> = [
     select 'audit_log_trigger', l.oid::regclass::text, format('trigger %I is not one of ours', t.tgname), format('DROP TRIGGER %I ON %s', t.tgname, l.oid::regclass)
     from log l join pg_trigger t on t.tgrelid = l.oid
     where not t.tgisinternal and t.tgparentid = 0
-      and (t.tgname not in ('refuse_row', 'refuse_truncate') or t.tgfoid::regproc::text <> 'platform.audit_refuse')
+      and (t.tgname not in ('refuse_row', 'refuse_truncate') or t.tgfoid::regproc::text not in ('platform.audit_refuse', 'platform.evidence_guard'))
     union all
     select 'audit_log_rule', l.oid::regclass::text, format('rule %I rewrites statements on it', w.rulename), format('DROP RULE %I ON %s', w.rulename, l.oid::regclass)
     from log l join pg_rewrite w on w.ev_class = l.oid`

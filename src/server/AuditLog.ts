@@ -57,7 +57,8 @@ export const maxFindings = 1_000
 const utc = (column: string): string =>
   `pg_catalog.to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
 
-const entryJson = `json_build_object('id', id, 'chain', chain, 'lane', lane, 'seq', seq::text, 'occurred_at', ${utc("occurred_at")},
+/** An entry as the JSON that is exported, from a row of `audit_log`. */
+export const entryJson = `json_build_object('id', id, 'chain', chain, 'lane', lane, 'seq', seq::text, 'occurred_at', ${utc("occurred_at")},
  'actor', actor, 'action', action, 'outcome', outcome, 'schema_path', schema_path, 'entity_id', entity_id,
  'payload', payload::text, 'request_id', request_id, 'reason', reason, 'ticket_ref', ticket_ref,
  'fail_modes', fail_modes::text, 'db_login', db_login, 'db_role', db_role,

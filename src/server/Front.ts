@@ -41,7 +41,9 @@ const always = {
 const ndjson = "application/x-ndjson"
 const answersOf: Readonly<Record<string, ReadonlyArray<string>>> = {
   "records.create": ["application/json", ndjson],
-  "platform.verify": ["application/json", ndjson]
+  "platform.verify": ["application/json", ndjson],
+  "platform.tree": [ndjson],
+  "platform.checkpoint": ["text/plain"]
 }
 const jsonAlone = ["application/json"]
 /** Groups whose answers are JSON, and where what is not served is told as a problem. */

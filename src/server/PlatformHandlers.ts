@@ -1,18 +1,21 @@
 /**
- * `/api/platform/*`: what is served, the audit log and its verification, for `platform-admin` and `platform-auditor` of
- * the platform's own strategy.
+ * `/api/platform/*`: what is served, the audit log, its verification and its evidence, for `platform-admin` and
+ * `platform-auditor` of the platform's own strategy.
  */
 import { Effect, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { ndjsonContentType } from "../api/ExactBody.ts"
 import { VelocityApi } from "../api/VelocityApi.ts"
+import { toBase64 } from "../domain/Base64.ts"
+import { parseSize } from "../domain/Checkpoint.ts"
 import { fault } from "../domain/Fault.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
 import { isUuid } from "../domain/Uuid.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
 import { statement } from "../postgres/Statement.ts"
 import { platformCaller } from "./Access.ts"
+import { AuditEvidence, noteOf } from "./AuditEvidence.ts"
 import { AuditLog, type AuditPlace, type AuditWindow } from "./AuditLog.ts"
 import { databaseProblem } from "./DatabaseProblems.ts"
 import { CurrentExchange, withoutTimeout } from "./Exchange.ts"
@@ -78,6 +81,25 @@ const windowOf = Effect.fnUntraced(function* (query: { readonly from?: string; r
   return { from, to } satisfies AuditWindow
 })
 
+const sizeOf = (parameter: string, text: string | undefined): Effect.Effect<number | undefined, Problem> => {
+  const size = text === undefined ? undefined : parseSize(text)
+  return text === undefined || size !== undefined
+    ? Effect.succeed(size)
+    : Effect.fail(malformed(parameter, "a number of leaves, in digits"))
+}
+
+/** The checkpoint to compare with: all of it, or none. */
+const outsideOf = Effect.fnUntraced(function* (query: Partial<Record<"origin" | "size" | "root", string>>) {
+  const { origin, root } = query
+  const size = yield* sizeOf("size", query.size)
+  if (origin === undefined && size === undefined && root === undefined) return undefined
+  if (origin === undefined || size === undefined || root === undefined) {
+    return yield* malformed("origin", "origin, size and root belong together")
+  }
+  if (!/^[0-9a-f]{64}$/u.test(root)) return yield* malformed("root", "32 bytes in hexadecimal, in lower case")
+  return { origin, size, root }
+})
+
 const schemasSql = `
 select json_build_object('path', path, 'chain', chain, 'state', state, 'generation', generation, 'pg_schema', pg_schema,
   'pg_table', pg_table, 'serving', serving is not null,
@@ -101,6 +123,7 @@ export const platformHandlers = HttpApiBuilder.group(VelocityApi, "platform", (h
     const registry = yield* Registry
     const gateway = yield* GatewayTx
     const log = yield* AuditLog
+    const evidence = yield* AuditEvidence
 
     const schemas = Effect.fnUntraced(function* (query: {
       readonly chain?: string
@@ -183,9 +206,76 @@ export const platformHandlers = HttpApiBuilder.group(VelocityApi, "platform", (h
       })
     })
 
+    const checkpoint = Effect.fnUntraced(function* (query: { readonly size?: string }) {
+      yield* platformCaller(registry, readers)
+      const size = yield* sizeOf("size", query.size)
+      const found = yield* evidence.checkpoint(size).pipe(Effect.mapError(databaseProblem))
+      if (found === undefined) {
+        return yield* problem("not_found", {
+          detail: size === undefined ? "no checkpoint was signed yet" : "no checkpoint of this size was signed"
+        })
+      }
+      return HttpServerResponse.text(noteOf(found), { contentType: "text/plain; charset=utf-8", headers })
+    })
+
+    const proof = Effect.fnUntraced(function* (id: string) {
+      yield* platformCaller(registry, readers)
+      if (!isUuid(id)) return yield* problem("malformed_id")
+      const found = yield* evidence.proof(id).pipe(Effect.mapError(databaseProblem))
+      switch (found._tag) {
+        case "Unknown":
+          return yield* problem("not_found")
+        case "NotSealed":
+          return yield* problem("not_sealed")
+        case "Proved":
+          return HttpServerResponse.text(`{"entry":${found.entry},"proof":${JSON.stringify(found.proof)}}`, {
+            contentType: "application/json",
+            headers
+          })
+      }
+    })
+
+    const consistency = Effect.fnUntraced(function* (query: { readonly from?: string; readonly to?: string }) {
+      yield* platformCaller(registry, readers)
+      const from = yield* sizeOf("from", query.from)
+      const to = yield* sizeOf("to", query.to)
+      if (from === undefined) return yield* malformed("from", "a number of leaves, in digits")
+      if (to === undefined || from > to) return yield* malformed("to", "a number of leaves, not below `from`")
+      const found = yield* evidence.consistency(from, to).pipe(Effect.mapError(databaseProblem))
+      if (found === undefined) {
+        return yield* problem("not_found", { detail: "no checkpoint has so many leaves" })
+      }
+      return HttpServerResponse.text(JSON.stringify({ from, to, proof: found.map(toBase64) }), {
+        contentType: "application/json",
+        headers
+      })
+    })
+
+    const tree = Effect.fnUntraced(function* (query: Partial<Record<"origin" | "size" | "root", string>>) {
+      yield* platformCaller(registry, readers)
+      const exchange = yield* CurrentExchange
+      const outside = yield* outsideOf(query)
+      withoutTimeout(exchange)
+      let sound = true
+      const found = Stream.map(evidence.tree(outside), ({ finding, problem: kind }) => {
+        // what a signed note accounts for is told, and is no fault
+        if (kind !== "restored") sound = false
+        return finding
+      })
+      const last = Stream.suspend(() => Stream.make(JSON.stringify({ sound })))
+      return HttpServerResponse.stream(
+        Stream.concat(found, last).pipe(Stream.map((line) => lines.encode(`${line}\n`))),
+        { contentType: ndjsonContentType, headers }
+      )
+    })
+
     return handlers
       .handleRaw("schemas", ({ query }) => answering(schemas(query)))
       .handleRaw("audit", ({ query }) => answering(audit(query)))
+      .handleRaw("checkpoint", ({ query }) => answering(checkpoint(query)))
+      .handleRaw("proof", ({ params }) => answering(proof(params.id)))
+      .handleRaw("consistency", ({ query }) => answering(consistency(query)))
+      .handleRaw("tree", ({ query }) => answering(tree(query)))
       .handleRaw("verify", ({ query, request }) => answering(verify(query, request.headers.accept)))
   })
 )

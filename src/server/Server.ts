@@ -23,6 +23,7 @@ import { WriteRecords } from "../records/WriteRecords.ts"
 import { Denials } from "../records/write/Denials.ts"
 import { Unknowns } from "../records/write/Unknowns.ts"
 import { bearerLayer } from "./Access.ts"
+import { AuditEvidence } from "./AuditEvidence.ts"
 import { AuditLog } from "./AuditLog.ts"
 import { makeCors } from "./Cors.ts"
 import { docsLayer } from "./Docs.ts"
@@ -112,7 +113,14 @@ const requestMetrics = Layer.effect(
 )
 
 /** What handlers and front need, over the transactions of `velocity_api`. */
-const services = Layer.mergeAll(AuditLog.layer, Refusals.layer, Readiness.layer, bearerLayer, requestMetrics).pipe(
+const services = Layer.mergeAll(
+  AuditLog.layer,
+  AuditEvidence.layer,
+  Refusals.layer,
+  Readiness.layer,
+  bearerLayer,
+  requestMetrics
+).pipe(
   Layer.provideMerge(Layer.mergeAll(Authenticator.layer, IsolationGate.layer)),
   Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps)),
   Layer.provideMerge(Layer.mergeAll(Denials.layerNoDeps, Unknowns.layerNoDeps, Registry.layer)),

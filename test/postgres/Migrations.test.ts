@@ -22,6 +22,7 @@ const files = [
   "0004_event_log.sql",
   "0005_access.sql",
   "0006_anomaly.sql",
+  "0007_evidence.sql",
   "0009_erasure.sql"
 ]
 

@@ -10,6 +10,7 @@ import { provision } from "../server/Provisioned.ts"
 import { type Reply, type Sent, send } from "../server/Requests.ts"
 import { type ThingRole, thing, thingRoles } from "../server/Things.ts"
 import { makeWorld, type Strategy, type World } from "../server/World.ts"
+import { seal } from "../support/Sealing.ts"
 
 interface Domain {
   readonly name: string
@@ -57,6 +58,10 @@ const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, 
   "platform.schemas": ({ chain }) => [`/api/platform/schemas?chain=${chain}`, {}],
   "platform.audit": ({ chain }) => [`/api/platform/audit?chain=${chain}`, {}],
   "platform.verify": () => ["/api/platform/audit/verify", {}],
+  "platform.tree": () => ["/api/platform/audit/tree", {}],
+  "platform.checkpoint": () => ["/api/platform/audit/checkpoint", {}],
+  "platform.consistency": () => ["/api/platform/audit/consistency?from=1&to=2", {}],
+  "platform.proof": ({ chain }) => [`/api/platform/audit/${sealedEntries.get(chain)}/proof`, {}],
   "privacy.erase": (domain) => [
     `${path(domain)}/${domain.live}/erase`,
     { method: "POST", headers: json, body: '{"reason":"asked for"}' }
@@ -65,6 +70,8 @@ const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, 
 /** The role that each of them is for. */
 const rolesFor = (name: string) =>
   name === "me.me" ? "admin" : name === "privacy.erase" ? "platform-privacy" : "platform-auditor"
+/** By chain: an entry that is in the signed tree. */
+const sealedEntries = new Map<string, string>()
 /** Without a token, and without anything about tenants in the answer. */
 const open = ["health.healthz", "health.readyz", "health.metrics", "docs.openapi", "docs.page", "docs.root"]
 
@@ -120,6 +127,11 @@ beforeAll(async () => {
     domain.live = await make()
     domain.deleted = await make()
     expect((await ask(token, [`${path(domain)}/${domain.deleted}`, { method: "DELETE" }])).status).toBe(204)
+  }
+  await seal(world.database)
+  for (const { chain } of domains) {
+    const [entry] = await world.look("select id::text as id from platform.audit_log where chain = $1 limit 1", [chain])
+    sealedEntries.set(chain, String(entry?.id))
   }
 })
 afterAll(() => world.stop())

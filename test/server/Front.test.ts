@@ -86,6 +86,10 @@ const platform = HttpApiBuilder.group(VelocityApi, "platform", (handlers) =>
     .handleRaw("schemas", () => Effect.succeed(text("{}")))
     .handleRaw("audit", () => Effect.succeed(text("{}")))
     .handleRaw("verify", () => Effect.succeed(text("{}")))
+    .handleRaw("checkpoint", () => Effect.succeed(text("{}")))
+    .handleRaw("proof", () => Effect.succeed(text("{}")))
+    .handleRaw("consistency", () => Effect.succeed(text("{}")))
+    .handleRaw("tree", () => Effect.succeed(text("{}")))
 )
 const health = HttpApiBuilder.group(VelocityApi, "health", (handlers) =>
   handlers
