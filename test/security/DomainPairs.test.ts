@@ -50,7 +50,8 @@ const recordCases: Readonly<Record<string, Case>> = {
   },
   delete: { needs: "delete", ask: (path, { live }) => [`${path}/${live}`, { method: "DELETE" }] },
   restore: { needs: "restore", ask: (path, { deleted }) => [`${path}/${deleted}/restore`, { method: "POST" }] },
-  history: { needs: "history", ask: (path, { live }) => [`${path}/${live}/history`, {}] }
+  history: { needs: "history", ask: (path, { live }) => [`${path}/${live}/history`, {}] },
+  proof: { needs: "history", ask: (path, { live }) => [`${path}/${live}/proof`, {}] }
 }
 /** Cases of what is no record: how it is asked about a domain, and by whom it may be. */
 const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, Sent]>> = {
@@ -209,6 +210,7 @@ describe.each(routes.filter(({ group }) => group === "records").map(({ endpoint 
     })
 
     it("is done for the roles that grant it, and refused to every other", async () => {
+      if (name === "proof") await seal(world.database)
       for (const domain of domains) {
         for (const role of roles) {
           const granted = (thingRoles[role] as ReadonlyArray<string>).includes(one.needs)
@@ -237,6 +239,7 @@ describe.each(routes.filter(({ group }) => group === "records").map(({ endpoint 
     })
 
     it("counts a binding in its own domain alone", async () => {
+      if (name === "proof") await seal(world.database)
       const [home, foreign] = domains.filter(({ strategy }) => strategy.id === "shared") as [Domain, Domain]
       const sub = `bound-${name}`
       await world.operator(
