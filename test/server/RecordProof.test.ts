@@ -2,12 +2,16 @@
  * The proof of a record over HTTP: what each caller is shown, verified offline against the log's key; one of many from a
  * bulk request; and what there is no proof of.
  */
+import { writeFile } from "node:fs/promises"
+import { join } from "node:path"
 import { Effect, Redacted, Result } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { make, verifyRecordProof as verifyByClient } from "../../src/client/index.ts"
 import { parseVerifierKey } from "../../src/domain/NoteKey.ts"
 import { type ProvedRecord, parseRecordProof, verifyRecordProof } from "../../src/domain/RecordProof.ts"
+import { run } from "../cli/Run.ts"
+import { removeFolder, temporaryFolder } from "../e2e/Dev.ts"
 import { makeKeys, seal } from "../support/Sealing.ts"
 import { provision } from "./Provisioned.ts"
 import { type Reply, type Sent, send } from "./Requests.ts"
@@ -94,6 +98,26 @@ describe("a proof of a record", () => {
     const document = await Effect.runPromise(client.records(things.slice(5)).proof(made.id))
     const byClient = await Effect.runPromise(verifyByClient(document, [String(keys.verifierKeys[0])]))
     expect(byClient.event).toBe(whole.event)
+
+    const folder = await temporaryFolder()
+    const file = join(folder, "proof.json")
+    const verify = async (text: string, ...more: ReadonlyArray<string>) => {
+      await writeFile(file, text)
+      return run(["audit", "verify-proof", file, "--key", String(keys.verifierKeys[0]), ...more])
+    }
+    const said = await verify(reply.text)
+    expect(said).toMatchObject({ code: 0, err: "" })
+    expect(said.out).toContain(`proved: ${things.slice(5)} ${made.id} was this after its create to version 1\n`)
+    expect(said.out).toContain('  name: "Łódź"\n')
+    expect(said.out).toContain("  and 2 fields that are not shown\n")
+    expect(JSON.parse((await verify(reply.text, "-o", "json")).out)).toMatchObject({
+      proved: true,
+      record: { entity_id: made.id, hidden: 2, values: { price: "293.2000" } }
+    })
+    const forged = await verify(reply.text.replace("293.2000", "293.2001"))
+    expect([forged.code, forged.out]).toEqual([1, ""])
+    expect(forged.err).toContain("refuted (commitment)")
+    await removeFolder(folder)
   })
 
   it("is of the present version, by the entry of the act that made it", async () => {
