@@ -24,7 +24,8 @@ const files = [
   "0006_anomaly.sql",
   "0007_evidence.sql",
   "0008_retention.sql",
-  "0009_erasure.sql"
+  "0009_erasure.sql",
+  "0010_record_proof.sql"
 ]
 
 /** A copy of the migrations in which some files have another text, or none. */
