@@ -55,6 +55,15 @@ export const AuditFindingBody = Schema.Struct({
   problem: Schema.String
 }).annotate({ identifier: "AuditFinding" })
 
+/** A month of the log that was retired. */
+export const SealedMonthBody = Schema.Struct({
+  partition: Schema.String,
+  from: Schema.String,
+  to: Schema.String,
+  entries: Schema.String.annotate({ description: "In digits" }),
+  disposition: Schema.Literals(["drop", "keep", "export"])
+}).annotate({ identifier: "SealedMonth" })
+
 /** What a verification answers. */
 export const AuditVerificationBody = Schema.Struct({
   from: Schema.String,
@@ -62,7 +71,10 @@ export const AuditVerificationBody = Schema.Struct({
   sound: Schema.Boolean,
   entries: Schema.Int.annotate({ description: "How many entries the window has" }),
   findings: Schema.Array(AuditFindingBody),
-  truncated: Schema.Boolean.annotate({ description: "There are more findings; ask for application/x-ndjson" })
+  truncated: Schema.Boolean.annotate({ description: "There are more findings; ask for application/x-ndjson" }),
+  sealed: Schema.Array(SealedMonthBody).annotate({
+    description: "Months of the window that were retired: what follows them was verified against their seals"
+  })
 }).annotate({ identifier: "AuditVerification" })
 
 /** An entry with the proof that it is in the signed tree. */
@@ -110,7 +122,7 @@ const verify = HttpApiEndpoint.get("verify", "/api/platform/audit/verify", {
   OpenApi.annotations({
     summary: "Verify a window of the audit log",
     description:
-      'Without from and to, the last 24 hours. As application/x-ndjson any window: a line for each entry that is wrong as it is found, then one line {"sound", "entries"}; without that last line the verification did not end.'
+      'Without from and to, the last 24 hours. As application/x-ndjson any window: a line for each entry that is wrong as it is found, between them lines {"verified": {"until", "entries", "total"}} from whose `until` on it can be asked for again, and one last line {"sound", "entries", "sealed"}; without that line the verification did not end.'
   })
 )
 

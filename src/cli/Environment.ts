@@ -89,6 +89,41 @@ export const variables: ReadonlyArray<Variable> = [
     meaning: "a file with a checkpoint that the log must extend, or nothing is signed"
   },
   { name: "VELOCITY_IMPORT_MAX_RECORDS", fallback: "1000000", meaning: "records of one import" },
+  {
+    name: "VELOCITY_RETENTION_AUDIT",
+    fallback: "what is in force; at first everything is kept",
+    meaning: "months that the audit log is kept for; may be lengthened, not shortened"
+  },
+  {
+    name: "VELOCITY_RETENTION_HISTORY",
+    fallback: "what is in force; at first everything is kept",
+    meaning: "months that history is kept whole; the last state of each record stays"
+  },
+  {
+    name: "VELOCITY_RETIRE",
+    fallback: "keep",
+    meaning: "what becomes of a month that is past that: drop, keep, export"
+  },
+  {
+    name: "VELOCITY_EXPORT_DIR",
+    fallback: "",
+    meaning: "the folder that months are exported to, with VELOCITY_RETIRE=export"
+  },
+  {
+    name: "VELOCITY_ANOMALY_RULES",
+    fallback: "the built-in rules",
+    meaning: "a file of rules for the anomaly scanner, which change or join the built-in ones (velocity operator, dev)"
+  },
+  {
+    name: "VELOCITY_ANOMALY_WEBHOOKS",
+    fallback: "none",
+    meaning: "a file of endpoints that alerts are sent to, with their secrets (velocity operator, dev)"
+  },
+  {
+    name: "VELOCITY_ANOMALY_GIVE_UP",
+    fallback: "24h",
+    meaning: "when an alert that an endpoint does not take is given up"
+  },
   { name: "VELOCITY_DATA", fallback: ".velocity", meaning: "the data folder of velocity dev" },
   {
     name: "VELOCITY_API_URL",

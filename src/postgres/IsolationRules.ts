@@ -6,6 +6,7 @@
  * The catalogue knows tenants by what provisioning makes: a domain's schema is one whose owner is `{schema}_owner`, a
  * domain role is a member of `velocity_tenant`.
  */
+import { partitionFaults } from "./PartitionFaults.ts"
 
 /** Something that must not be so. */
 export interface Violation {
@@ -256,6 +257,29 @@ const rules: ReadonlyArray<Rule> = [
     union all
     select 'event_log_owner', c.oid::regclass::text, format('it belongs to %s', c.relowner::regrole), format('ALTER TABLE %s OWNER TO velocity_owner', c.oid::regclass)
     from history c where c.relowner <> to_regrole('velocity_owner')`
+  },
+  {
+    why: "a month of either log is guarded as its parent is",
+    sql: `select 'partition_fault', f.partition, f.detail, f.repair from (${partitionFaults}) as f`
+  },
+  {
+    why: "months that were retired and kept are the auditor's to read, and nobody's to change",
+    sql: `select 'archive_privilege', c.oid::regclass::text, format('%s may %s it', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
+      format('REVOKE %s ON %s FROM %s CASCADE', a.privilege_type, c.oid::regclass, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace, aclexplode(c.relacl) a
+    where n.nspname = 'platform_archive' and a.grantee not in (0, c.relowner)
+      and not (c.relname like 'audit\\_log\\_%' and a.grantee = to_regrole('velocity_auditor') and a.privilege_type = 'SELECT' and not a.is_grantable)
+    union all
+    select 'archive_owner', c.oid::regclass::text, format('it belongs to %s', c.relowner::regrole), format('ALTER TABLE %s OWNER TO velocity_owner', c.oid::regclass)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'platform_archive' and c.relkind = 'r' and c.relowner <> to_regrole('velocity_owner')
+    union all
+    select 'archive_trigger', c.oid::regclass::text, format('trigger %s is missing or not ENABLE ALWAYS', w.name),
+      case when exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = w.name)
+        then format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %s', c.oid::regclass, w.name) else '-- velocity migrate' end
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace, (values ('refuse_row'), ('refuse_truncate')) as w(name)
+    where n.nspname = 'platform_archive' and c.relkind = 'r' and c.relname like 'audit\\_log\\_%'
+      and not exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = w.name and t.tgenabled = 'A')`
   },
   {
     why: "a tenant's table holds its rows back even from its owner",

@@ -27,13 +27,13 @@ export const verifiedAtOnce = 31 * 24 * 60 * 60 * 1000
 const dayMillis = 24 * 60 * 60 * 1000
 const defaultLimit = 100
 const maxLimit = 1_000
-const readers = ["platform-admin", "platform-auditor"] as const
+export const readers = ["platform-admin", "platform-auditor"] as const
 const outcomes = ["ok", "denied", "failed", "dry_run", "unknown"]
 
-const malformed = (parameter: string, detail: string): Problem =>
+export const malformed = (parameter: string, detail: string): Problem =>
   problem("malformed_query", { errors: [fault([parameter], "malformed", detail)] })
 
-const limitOf = (text: string | undefined): Effect.Effect<number, Problem> => {
+export const limitOf = (text: string | undefined): Effect.Effect<number, Problem> => {
   if (text === undefined) return Effect.succeed(defaultLimit)
   const limit = /^[1-9][0-9]{0,3}$/u.test(text) ? Number(text) : 0
   return limit >= 1 && limit <= maxLimit
@@ -41,7 +41,7 @@ const limitOf = (text: string | undefined): Effect.Effect<number, Problem> => {
     : Effect.fail(malformed("limit", `a whole number from 1 to ${maxLimit}`))
 }
 
-const rfc3339 =
+export const rfc3339 =
   /^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})$/u
 
 const timeOf = (parameter: string, text: string | undefined): Effect.Effect<string | undefined, Problem> =>
@@ -50,7 +50,7 @@ const timeOf = (parameter: string, text: string | undefined): Effect.Effect<stri
     : Effect.fail(malformed(parameter, "a time as RFC 3339 writes it, with its offset; + is %2B in a query"))
 
 /** Cursors of the platform's lists hide nothing and grant nothing: they are a place, read again as one. */
-const sealed = (place: unknown): string => Buffer.from(JSON.stringify(place), "utf8").toString("base64url")
+export const sealed = (place: unknown): string => Buffer.from(JSON.stringify(place), "utf8").toString("base64url")
 
 const opened = (cursor: string): unknown => {
   try {
@@ -60,7 +60,7 @@ const opened = (cursor: string): unknown => {
   }
 }
 
-const placeOf = (cursor: string | undefined): Effect.Effect<AuditPlace | undefined, Problem> => {
+export const placeOf = (cursor: string | undefined): Effect.Effect<AuditPlace | undefined, Problem> => {
   if (cursor === undefined) return Effect.succeed(undefined)
   const place = opened(cursor) as AuditPlace | undefined
   return typeof place?.occurredAt === "string" &&
@@ -107,10 +107,10 @@ select json_build_object('path', path, 'chain', chain, 'state', state, 'generati
 from platform.schema_defs
 where ($1::text is null or chain = $1) and ($2::text is null or path > $2) order by path limit $3::int4`
 
-const headers = { "cache-control": "private, no-store", vary: "Authorization, Accept" }
+export const headers = { "cache-control": "private, no-store", vary: "Authorization, Accept" }
 
 /** A page made of JSON texts. */
-const page = (items: ReadonlyArray<string>, next: string | undefined) =>
+export const page = (items: ReadonlyArray<string>, next: string | undefined) =>
   HttpServerResponse.text(`{"items":[${items.join(",")}],"next_cursor":${JSON.stringify(next ?? null)}}`, {
     contentType: "application/json",
     headers
@@ -171,19 +171,29 @@ export const platformHandlers = HttpApiBuilder.group(VelocityApi, "platform", (h
       return page(found.items, found.next === undefined ? undefined : sealed(found.next))
     })
 
+    /** Findings as they come, how far it is after each slice but the last, and the verdict. */
     const streamed = (window: AuditWindow) => {
       let sound = true
-      const found = Stream.map(log.findings(window), (finding) => {
-        sound = false
-        return finding
+      let entries = 0
+      const ofSlices = (total: number) =>
+        log.verified(window).pipe(
+          Stream.flatMap((slice) => {
+            sound &&= slice.findings.length === 0
+            entries += slice.entries
+            const far = { verified: { until: slice.until, entries, total: Math.max(total, entries) } }
+            return Stream.fromIterable(
+              slice.until === window.to ? slice.findings : [...slice.findings, JSON.stringify(far)]
+            )
+          })
+        )
+      const verdict = Effect.map(log.sealed(window), (months) =>
+        Stream.make(`${JSON.stringify({ sound, entries }).slice(0, -1)},"sealed":[${months.join(",")}]}`)
+      )
+      const said = Stream.concat(Stream.unwrap(Effect.map(log.count(window), ofSlices)), Stream.unwrap(verdict))
+      return HttpServerResponse.stream(said.pipe(Stream.map((line) => lines.encode(`${line}\n`))), {
+        contentType: ndjsonContentType,
+        headers
       })
-      const last = Stream.unwrap(
-        Effect.map(log.count(window), (entries) => Stream.make(JSON.stringify({ sound, entries })))
-      )
-      return HttpServerResponse.stream(
-        Stream.concat(found, last).pipe(Stream.map((line) => lines.encode(`${line}\n`))),
-        { contentType: ndjsonContentType, headers }
-      )
     }
 
     const verify = Effect.fnUntraced(function* (
@@ -199,8 +209,10 @@ export const platformHandlers = HttpApiBuilder.group(VelocityApi, "platform", (h
         return yield* malformed("from", "a window of more than 31 days is verified as application/x-ndjson")
       }
       const { entries, findings, truncated } = yield* log.verify(window).pipe(Effect.mapError(databaseProblem))
-      const head = JSON.stringify({ ...window, sound: findings.length === 0, entries, truncated })
-      return HttpServerResponse.text(`${head.slice(0, -1)},"findings":[${findings.join(",")}]}`, {
+      const months = yield* log.sealed(window).pipe(Effect.mapError(databaseProblem))
+      const head = JSON.stringify({ ...window, sound: findings.length === 0, entries, truncated }).slice(0, -1)
+      const answer = `${head},"findings":[${findings.join(",")}],"sealed":[${months.join(",")}]}`
+      return HttpServerResponse.text(answer, {
         contentType: "application/json",
         headers
       })

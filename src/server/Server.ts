@@ -24,6 +24,8 @@ import { WriteRecords } from "../records/WriteRecords.ts"
 import { Denials } from "../records/write/Denials.ts"
 import { Unknowns } from "../records/write/Unknowns.ts"
 import { bearerLayer } from "./Access.ts"
+import { Anomalies } from "./Anomalies.ts"
+import { anomalyHandlers } from "./AnomalyHandlers.ts"
 import { AuditEvidence } from "./AuditEvidence.ts"
 import { AuditLog } from "./AuditLog.ts"
 import { makeCors } from "./Cors.ts"
@@ -117,6 +119,7 @@ const requestMetrics = Layer.effect(
 const services = Layer.mergeAll(
   AuditLog.layer,
   AuditEvidence.layer,
+  Anomalies.layer,
   Refusals.layer,
   Readiness.layer,
   bearerLayer,
@@ -147,6 +150,7 @@ export const layer = (given: Partial<ServerSettings> = {}) =>
           privacyHandlers(settings),
           meHandlers,
           platformHandlers,
+          anomalyHandlers(settings),
           healthHandlers
         ]),
         Layer.provide(services)

@@ -23,6 +23,7 @@ const files = [
   "0005_access.sql",
   "0006_anomaly.sql",
   "0007_evidence.sql",
+  "0008_retention.sql",
   "0009_erasure.sql",
   "0010_record_proof.sql"
 ]
@@ -219,8 +220,10 @@ layer(OwnServer.layer(), { excludeTestServices: true })("migrations", (it) => {
       sql: ["alter default privileges for role velocity_owner grant execute on functions to public"]
     },
     { name: "a missing row", sql: ["delete from platform.operator_term"] },
+    { name: "retention without its row", sql: ["delete from platform.retention"] },
+    { name: "the archive for PUBLIC", sql: ["grant usage on schema platform_archive to public"] },
     { name: "a dropped index", sql: ["drop index platform.audit_log_occurred_at"] },
-    { name: "a dropped table", sql: ["drop table platform.anomaly_alerts"] },
+    { name: "a dropped table", sql: ["drop table platform.anomaly_deliveries, platform.anomaly_alerts"] },
     { name: "a dropped function", sql: ["drop function platform.cursor_keys()"] }
   ]
 

@@ -64,17 +64,33 @@ const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, 
   "platform.checkpoint": () => ["/api/platform/audit/checkpoint", {}],
   "platform.consistency": () => ["/api/platform/audit/consistency?from=1&to=2", {}],
   "platform.proof": ({ chain }) => [`/api/platform/audit/${sealedEntries.get(chain)}/proof`, {}],
+  "anomalies.list": ({ chain }) => [`/api/platform/anomalies?chain=${chain}`, {}],
+  "anomalies.acknowledge": () => [
+    `/api/platform/anomalies/${alert}/acknowledge`,
+    { method: "POST", headers: json, body: '{"comment":"seen"}' }
+  ],
+  "anomalies.scan": ({ chain }) => [
+    "/api/platform/anomalies/scan",
+    {
+      method: "POST",
+      headers: json,
+      body: JSON.stringify({
+        rule: { name: "any", title: "Any", severity: "info", threshold: 1, match: { chains: [chain] } }
+      })
+    }
+  ],
   "privacy.erase": (domain) => [
     `${path(domain)}/${domain.live}/erase`,
     { method: "POST", headers: json, body: '{"reason":"asked for"}' }
   ]
 }
-/** The role that each of them is for. */
-const rolesFor = (name: string) =>
-  name === "me.me" ? "admin" : name === "privacy.erase" ? "platform-privacy" : "platform-auditor"
 /** By chain: an entry that is in the signed tree. */
-const keys = Effect.runPromise(makeKeys())
 const sealedEntries = new Map<string, string>()
+/** The role that each of them is for. */
+const rolesFor = (name: string): string =>
+  ({ "me.me": "admin", "privacy.erase": "platform-privacy", "anomalies.acknowledge": "platform-admin" })[name] ??
+  "platform-auditor"
+const keys = Effect.runPromise(makeKeys())
 /** Without a token, and without anything about tenants in the answer. */
 const open = ["health.healthz", "health.readyz", "health.metrics", "docs.openapi", "docs.page", "docs.root"]
 
@@ -82,6 +98,8 @@ const nameOf = ({ endpoint, group }: Route): string => `${group}.${endpoint}`
 
 let world: World
 const domains: Array<Domain> = []
+/** An alert about the first domain. */
+let alert = ""
 const path = ({ chain }: Pick<Domain, "chain">) => `/api/${chain}/thing/v1`
 const ask = (token: string | undefined, [to, sent]: readonly [string, Sent]): Promise<Reply> =>
   send(world.url, to, token === undefined ? sent : { ...sent, token })
@@ -136,6 +154,23 @@ beforeAll(async () => {
     const [entry] = await world.look("select id::text as id from platform.audit_log where chain = $1 limit 1", [chain])
     sealedEntries.set(chain, String(entry?.id))
   }
+  const [raised] = await world.operator("select platform.anomaly_raise($1::text::jsonb, '{}', now())::text as id", [
+    JSON.stringify({
+      rule: "any",
+      title: "Any",
+      severity: "info",
+      chain: domains[0]?.chain,
+      actor: "a/b",
+      address: "",
+      at: new Date().toISOString(),
+      window_from: new Date().toISOString(),
+      window_to: new Date().toISOString(),
+      counted: 1,
+      threshold: 1,
+      explanation: []
+    })
+  ])
+  alert = String(raised?.id)
 })
 afterAll(() => world.stop())
 
@@ -302,7 +337,8 @@ describe.each(Object.keys(otherCases))("%s", (name) => {
   it("answers whom it is for, without contents of records", async () => {
     const [domain] = domains as [Domain]
     const strategy = name === "me.me" ? domain.strategy : world.platform
-    for (const role of name === "me.me" ? [] : ["admin", "platform", "platform-none"]) {
+    for (const role of name === "me.me" ? [] : ["admin", "platform", "platform-none", "platform-auditor"]) {
+      if (role === rolesFor(name)) continue
       const reply = await ask(await world.token(strategy, { roles: [role] }), to(domain))
       expect([role, reply.status, reply.json.code]).toEqual([role, 403, "operation_not_granted"])
     }

@@ -92,6 +92,12 @@ const platform = HttpApiBuilder.group(VelocityApi, "platform", (handlers) =>
     .handleRaw("consistency", () => Effect.succeed(text("{}")))
     .handleRaw("tree", () => Effect.succeed(text("{}")))
 )
+const anomalies = HttpApiBuilder.group(VelocityApi, "anomalies", (handlers) =>
+  handlers
+    .handleRaw("list", () => Effect.succeed(text("{}")))
+    .handleRaw("acknowledge", () => Effect.succeed(text("{}")))
+    .handleRaw("scan", () => Effect.succeed(text("{}")))
+)
 const health = HttpApiBuilder.group(VelocityApi, "health", (handlers) =>
   handlers
     .handleRaw("healthz", () => Effect.succeed(text('{"status":"ok"}')))
@@ -146,7 +152,7 @@ const settings = {
   shutdownTimeout: 5_000
 }
 const server = listening(settings).pipe(
-  Layer.provide([records, privacy, me, platform, health]),
+  Layer.provide([records, privacy, me, platform, anomalies, health]),
   Layer.provide(bearer),
   Layer.provide(services)
 )
@@ -498,7 +504,7 @@ describe("when it is told to stop", () => {
   it("lets what is under way end, and takes nothing new", async () => {
     const second = await start(
       listening({ ...settings, requestTimeout: 60_000 }).pipe(
-        Layer.provide([records, privacy, me, platform, health]),
+        Layer.provide([records, privacy, me, platform, anomalies, health]),
         Layer.provide(bearer),
         Layer.provide(services)
       ),
