@@ -61,7 +61,7 @@ layer(OwnServer.layer({ synchronous_commit: "on", fsync: "on" }), { excludeTestS
               ConfigProvider.layer(ConfigProvider.fromUnknown({ VELOCITY_OPERATOR_DATABASE_URL: operatorUrl }))
             )
           )
-          const settings = { publishDir: undefined, witnesses: [], outside: undefined, batch: 50 }
+          const settings = { publishDir: undefined, witnesses: [], outside: undefined, batch: 500 }
           /** A sealer's life: it checks, and seals without a pause until something kills it. */
           const sealing = Effect.gen(function* () {
             const sealer = yield* Sealer.make(settings)
@@ -98,8 +98,8 @@ layer(OwnServer.layer({ synchronous_commit: "on", fsync: "on" }), { excludeTestS
           )
           const share = Math.ceil(enough / (blows + crashes))
           for (let done = 1; done <= blows + crashes; done++) {
-            // the next one falls when so much more was acknowledged
-            while (acknowledged.size < done * share) yield* Effect.sleep("5 millis")
+            // the next one falls when so much more was acknowledged, and for every third a head was signed
+            while (acknowledged.size < done * share || signed.length < done / 3) yield* Effect.sleep("5 millis")
             yield* done % Math.floor(blows / crashes) === 0 ? crash : blow
           }
           yield* Fiber.interrupt(fire)

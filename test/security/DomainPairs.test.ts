@@ -85,12 +85,12 @@ const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, 
   ]
 }
 /** By chain: an entry that is in the signed tree. */
+const keys = Effect.runPromise(makeKeys())
 const sealedEntries = new Map<string, string>()
 /** The role that each of them is for. */
 const rolesFor = (name: string): string =>
   ({ "me.me": "admin", "privacy.erase": "platform-privacy", "anomalies.acknowledge": "platform-admin" })[name] ??
   "platform-auditor"
-const keys = Effect.runPromise(makeKeys())
 /** Without a token, and without anything about tenants in the answer. */
 const open = ["health.healthz", "health.readyz", "health.metrics", "docs.openapi", "docs.page", "docs.root"]
 
