@@ -57,9 +57,10 @@ export class DatabaseFailure extends Data.TaggedError("DatabaseFailure")<{ reado
 
 /** A failure of a reason that holds nothing but its cause. */
 export const failure = (
-  _tag: "Unavailable" | "Timeout" | "CommitUnknown" | "StaleShape",
+  _tag: "Unavailable" | "Timeout" | "CommitUnknown" | "StaleShape" | "Unexpected",
   cause: unknown
-): DatabaseFailure => new DatabaseFailure({ reason: { _tag, cause } })
+): DatabaseFailure =>
+  new DatabaseFailure({ reason: _tag === "Unexpected" ? { _tag, sqlstate: undefined, cause } : { _tag, cause } })
 
 /** Whether the same transaction may simply be tried again: it was undone for the sake of others. */
 export const isTransient = (failure: DatabaseFailure): boolean =>
@@ -95,9 +96,13 @@ export const fromSqlError = (error: SqlError): DatabaseFailure => {
   const cause = (error.reason as { readonly cause?: unknown }).cause ?? error
   const said = errorOf(error)
   if (said !== undefined) return new DatabaseFailure({ reason: reasonOf(said, cause) })
-  return error.reason._tag === "ConnectionError"
-    ? failure("Unavailable", cause)
-    : new DatabaseFailure({ reason: { _tag: "Unexpected", sqlstate: undefined, cause } })
+  return error.reason._tag === "ConnectionError" ? failure("Unavailable", cause) : failure("Unexpected", cause)
+}
+
+/** The failure that a server's error report means. */
+export const fromServer = (fields: { readonly [key: string]: string | undefined }): DatabaseFailure => {
+  const cause = Object.assign(new Error(fields.message), fields)
+  return new DatabaseFailure({ reason: reasonOf({ ...fields, code: fields.code ?? "" }, cause) })
 }
 
 const reasonOf = (fields: ServerError, cause: unknown): Reason => {

@@ -1,23 +1,15 @@
 /**
  * Sessions with Postgres, pooled, one pool a login and database; under every transaction of this room.
  *
- * A checkout is exclusive, and what is submitted to a session in one go leaves in one write (the driver's `multiplex`).
- * A session serves again only after everything that was sent on it has been answered. One that does not answer in time
- * is cut by us, because the server's own timeouts help only while it can be reached.
- *
- * The pool is our own and not the driver's, for three reasons: a session that is silent can be cut, waiting for a place
- * ends within the statement timeout, and taking an idle session costs no scope and no timer.
+ * A checkout is exclusive, and what is submitted to a session in one go leaves in one write (`Connection`). A session
+ * serves again only after everything that was sent on it has been answered. One that does not answer in time is cut by
+ * us, because the server's own timeouts help only while it can be reached.
  */
-import * as Net from "node:net"
-import type { Duplex } from "node:stream"
-import * as PgConnection from "@effect/sql-pg/PgConnection"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
-import * as Scope from "effect/Scope"
-import type { SqlError } from "effect/sql/SqlError"
-import { type DatabaseFailure, failure, fromSqlError } from "./DatabaseFailure.ts"
+import type * as Scope from "effect/Scope"
+import { Connection, type Outcome, type Sending } from "./Connection.ts"
+import { type DatabaseFailure, failure } from "./DatabaseFailure.ts"
 import {
   connectionIdle,
   connectionLifetime,
@@ -26,23 +18,26 @@ import {
   startupParameters
 } from "./PgSettings.ts"
 import type { Statement } from "./Statement.ts"
+import { targetOf } from "./Target.ts"
+import * as Wire from "./Wire.ts"
 
 /** How often sessions are looked at that owe an answer or are not needed. Milliseconds. */
 const watchEvery = 100
+/** How long an interrupted statement may go on before it is cancelled, and how long it may take to end then. */
+const cancelAfter = 10
+const cancelledWithin = 5_000
 
 /** One connection, checked out. */
 export interface Session {
-  readonly connection: PgConnection.PgConnection
+  readonly connection: Connection
   /** It is gone because we cut it: it had not answered in time. */
   cut: boolean
   /** When it is to be cut, by `performance.now()`; 0 while it owes nothing. */
   deadline: number
   /** When it was last given back. */
   idleSince: number
-  readonly socket: Net.Socket
   /** When it is to be replaced. */
   readonly expiresAt: number
-  readonly scope: Scope.Closeable
 }
 
 /** What a pool is doing now, for metrics. */
@@ -85,14 +80,13 @@ type Waiter = (found: Session | undefined) => void
 export const make = Effect.fnUntraced(function* (
   settings: PoolSettings
 ): Effect.fn.Return<SessionPool, never, Scope.Scope> {
-  const parent = yield* Scope.Scope
-  const parameters = startupParameters(settings)
-  const target = targetOf(new URL(Redacted.value(settings.url)))
+  const parameters = { ...startupParameters(settings), application_name: settings.name }
   const sessions = new Set<Session>()
   /** The one used last is taken first, so that those beyond need grow idle. */
   const idle: Array<Session> = []
   const waiters = new Set<Waiter>()
   let opening = 0
+  let over = false
   const hasRoom = () => sessions.size + opening < settings.maxConnections
 
   const wake = (found: Session | undefined): boolean => {
@@ -107,48 +101,38 @@ export const make = Effect.fnUntraced(function* (
     if (!sessions.delete(session)) return
     const at = idle.indexOf(session)
     if (at >= 0) idle.splice(at, 1)
-    Effect.runFork(Scope.close(session.scope, Exit.void))
+    session.connection.close()
     if (hasRoom()) wake(undefined)
   }
 
-  const connect = Effect.fnUntraced(function* (scope: Scope.Closeable) {
-    let first: Net.Socket | undefined
-    const connection = yield* PgConnection.make({
-      url: settings.url,
-      applicationName: settings.name,
-      startupParameters: parameters,
-      multiplex: true,
-      prepare: settings.prepared > 0,
-      preparedStatementCacheSize: settings.prepared,
-      connectTimeout: settings.statementTimeout,
-      maxMessageSize: 256 * 1024 * 1024,
-      // our own socket, so that it can be cut; the driver asks again for a side connection that cancels
-      stream: (): Duplex => {
-        const socket = Net.connect({ ...target, noDelay: true, keepAlive: true, keepAliveInitialDelay: 30_000 })
-        first ??= socket
-        return socket
-      }
-    }).pipe(Scope.provide(scope))
-    const socket = first as Net.Socket
+  const connect = Effect.try({
+    try: () => targetOf(Redacted.value(settings.url)),
+    catch: (cause) => failure("Unavailable", cause)
+  }).pipe(Effect.flatMap((target) => Wire.connect(target, parameters, settings.statementTimeout)))
+  const join = (wire: Wire.Wire): Session => {
     const time = now()
-    // not all at once
-    const expiresAt = time + connectionLifetime * (0.9 + Math.random() / 5)
-    const session: Session = { connection, cut: false, deadline: 0, idleSince: time, expiresAt, socket, scope }
+    const session: Session = {
+      connection: new Connection(wire, settings.prepared, () => close(session)),
+      cut: false,
+      deadline: 0,
+      idleSince: time,
+      // not all at once
+      expiresAt: time + connectionLifetime * (0.9 + Math.random() / 5)
+    }
     sessions.add(session)
-    socket.once("close", () => close(session))
+    // it may have ended already, and so may the pool
+    if (over || isDead(session)) close(session)
     return session
-  })
+  }
   /** Opens a session in a place that was counted already (`opening`). */
   const open = (restore: Restore): Effect.Effect<Session, DatabaseFailure> =>
-    Effect.flatMap(Scope.fork(parent), (scope) =>
-      restore(connect(scope)).pipe(
-        Effect.mapError(fromSqlError),
-        Effect.onExit((exit) => {
+    restore(connect).pipe(
+      Effect.map(join),
+      Effect.onExit((exit) =>
+        Effect.sync(() => {
           opening--
-          if (Exit.isSuccess(exit)) return Effect.void
           // whoever waits for this place may try it
-          wake(undefined)
-          return Scope.close(scope, exit)
+          if (exit._tag === "Failure") wake(undefined)
         })
       )
     )
@@ -207,14 +191,20 @@ export const make = Effect.fnUntraced(function* (
     for (const session of sessions) {
       if (session.deadline !== 0 && session.deadline < time) {
         session.cut = true
-        session.socket.destroy()
+        cut(session)
       }
     }
     const [oldest] = idle
     if (oldest !== undefined && time - oldest.idleSince > connectionIdle) close(oldest)
   }, watchEvery)
   watch.unref()
-  yield* Effect.addFinalizer(() => Effect.sync(() => clearInterval(watch)))
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      clearInterval(watch)
+      over = true
+      for (const session of sessions) close(session)
+    })
+  )
 
   return {
     settings,
@@ -235,13 +225,6 @@ export const make = Effect.fnUntraced(function* (
 
 const now = (): number => performance.now()
 
-/** The host and port, or the Unix socket, of a URL, as libpq reads it. */
-const targetOf = (url: URL): { readonly host: string; readonly port: number } | { readonly path: string } => {
-  const host = url.searchParams.get("host") ?? decodeURIComponent(url.hostname.replace(/^\[|\]$/g, ""))
-  const port = Number(url.searchParams.get("port") ?? (url.port || 5432))
-  return host.startsWith("/") ? { path: `${host}/.s.PGSQL.${port}` } : { host: host || "localhost", port }
-}
-
 /** Says by when a session must have answered; call `settled` when it has. */
 export const expectAnswer = (session: Session, within: number): void => {
   session.deadline = now() + within + graceAfterTimeout
@@ -252,72 +235,74 @@ export const settled = (session: Session): void => {
   session.deadline = 0
 }
 
-/**
- * Whether the connection is gone. Asked of the socket, because those who wait for an answer learn of its end before
- * any other listener does.
- */
-export const isDead = (session: Session): boolean => session.socket.destroyed
+/** Whether the connection is gone. */
+export const isDead = ({ connection }: Session): boolean => connection.dead !== undefined
 
 /** A session that must not be used again: closed at once, whatever it is doing. */
-export const cut = (session: Session): void => {
-  session.socket.destroy()
-}
-
-/** What a statement of an exchange came to. */
-export type Answer = Exit.Exit<PgConnection.Result, SqlError>
+export const cut = ({ connection }: Session): void =>
+  connection.die(failure("Unavailable", new Error("the connection was cut")))
 
 /**
- * Sends statements in one write and waits for all their answers, which come in the same order. With `last`, that
- * command follows them; it is ROLLBACK if one of them could not even be encoded, since the rest would be committed
- * without it. Not interruptible: an answer that nobody waits for would meet the session's next user.
+ * Sends statements in one write and waits for all their answers. Not interruptible: an answer that nobody waits for
+ * would meet the session's next user.
  */
 export const exchange = (
   session: Session,
   statements: ReadonlyArray<Statement>,
   within: number,
-  last?: "COMMIT" | "ROLLBACK"
-): Effect.Effect<ReadonlyArray<Answer>> =>
-  Effect.uninterruptible(
-    Effect.suspend(() => {
-      const { connection } = session
-      const fibers: Array<Fiber.Fiber<PgConnection.Result, SqlError>> = []
-      let refused = false
-      expectAnswer(session, within)
-      // what is submitted before the first wait shares a write; the last one is waited for here, without a fiber
-      const ahead = last === undefined ? statements.length - 1 : statements.length
-      for (let i = 0; i < ahead; i++) {
-        const { sql, params } = statements[i] as Statement
-        const fiber = Effect.runFork(connection.query(sql, params))
-        fibers.push(fiber)
-        // over before anything was written: it could not be encoded, or the connection is dead
-        if (fiber.pollUnsafe() !== undefined) refused = true
+  sending?: Sending
+): Effect.Effect<Outcome> => Effect.uninterruptible(asking(session, within, statementsOf(statements, sending)))
+
+/** The same where interruption ends the statements themselves: they are cancelled, and waited for. */
+export const ask = (
+  session: Session,
+  statements: ReadonlyArray<Statement>,
+  within: number,
+  sending?: Sending
+): Effect.Effect<Outcome> => asking(session, within, statementsOf(statements, sending))
+
+/** More rows of what was suspended; interruptible. */
+export const fetch = (session: Session, maxRows: number, within: number): Effect.Effect<Outcome> =>
+  asking(session, within, ({ connection }, answered) => connection.fetch(maxRows, answered))
+
+type Submit = (session: Session, answered: (outcome: Outcome) => void) => void
+
+const statementsOf =
+  (statements: ReadonlyArray<Statement>, sending: Sending | undefined): Submit =>
+  ({ connection }, answered) =>
+    connection.exchange(statements, answered, sending)
+
+const asking = (session: Session, within: number, submit: Submit): Effect.Effect<Outcome> =>
+  Effect.callback((resume) => {
+    let heard: Outcome | undefined
+    let hear = (outcome: Outcome): void => resume(Effect.succeed(outcome))
+    expectAnswer(session, within)
+    submit(session, (outcome) => {
+      settled(session)
+      heard = outcome
+      hear(outcome)
+    })
+    const answered = Effect.callback<Outcome>((again) => {
+      if (heard === undefined) hear = (outcome) => again(Effect.succeed(outcome))
+      else again(Effect.succeed(heard))
+    })
+    /** Over when the statements are, by themselves or because they were cancelled. */
+    return Effect.callback<void>((ended) => {
+      if (heard !== undefined) return ended(Effect.void)
+      expectAnswer(session, cancelledWithin)
+      const timer = setTimeout(() => ended(cancel(session, answered)), cancelAfter)
+      hear = () => {
+        clearTimeout(timer)
+        ended(Effect.void)
       }
-      const tail = statements[ahead]
-      const final =
-        last !== undefined
-          ? connection.query(refused ? "ROLLBACK" : last)
-          : connection.query(tail?.sql ?? "", tail?.params)
-      return Effect.flatMap(Effect.exit(final), (exit) => {
-        const answers: Array<Answer> = []
-        for (const fiber of fibers) {
-          const answer = fiber.pollUnsafe()
-          // one that the driver sent a second time is not over yet
-          if (answer === undefined) return awaitAll(session, fibers, exit)
-          answers.push(answer)
-        }
-        settled(session)
-        answers.push(exit)
-        return Effect.succeed(answers)
-      })
+    })
+  })
+
+/** Ends what a session runs. It serves on only where the server has said that this is what ended it. */
+const cancel = (session: Session, answered: Effect.Effect<Outcome>): Effect.Effect<void> =>
+  Effect.andThen(
+    session.connection.wire.cancel,
+    Effect.map(answered, (outcome) => {
+      if (outcome._tag !== "Refused" || outcome.failure.reason._tag !== "Timeout") cut(session)
     })
   )
-
-const awaitAll = (
-  session: Session,
-  fibers: ReadonlyArray<Fiber.Fiber<PgConnection.Result, SqlError>>,
-  last: Answer
-): Effect.Effect<ReadonlyArray<Answer>> =>
-  Effect.map(Effect.forEach(fibers, Fiber.await), (answers) => {
-    settled(session)
-    return [...answers, last]
-  })

@@ -2,25 +2,22 @@
  * Transactions over a pool, whatever their role: known beforehand and sent in one write (`bundle`), interactive (`run`),
  * or streaming one result (`stream`). The services of this room (`TenantTx`, `GatewayTx`, …) say who enters.
  *
+ * A bundle is one write and one Sync, which bounds a transaction by itself: no BEGIN and no COMMIT are said but by a dry
+ * run and an interactive transaction. Nothing is answered before the commit.
+ *
  * What holds however one ends (answers, errors, interruption, a killed backend): its role and settings end with it,
  * because they are transaction-local and the transaction is over before the session serves again; a session of which
  * that is not certain is closed. The first error is the one that is reported, not the 25P02 that follow it.
- *
- * Measured with eight clients on two cores, a row read by its key as JSON: a bundle costs 28 µs of this process, more than
- * half of it in the one write call, and reaches 0.9 to 1.0 of pgbench's rate for the same transaction in four round
- * trips; an interactive transaction of one statement costs 58 µs (two writes).
  */
-import type * as PgConnection from "@effect/sql-pg/PgConnection"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
-import type { SqlError } from "effect/sql/SqlError"
-import { DatabaseFailure, failure, fromSqlError, sqlStateOf } from "./DatabaseFailure.ts"
-import { type Answer, cut, exchange, expectAnswer, isDead, type Session, type SessionPool, settled } from "./Session.ts"
+import type { Fetched, Outcome } from "./Connection.ts"
+import { DatabaseFailure, failure } from "./DatabaseFailure.ts"
+import { ask, cut, exchange, expectAnswer, fetch, isDead, type Session, type SessionPool } from "./Session.ts"
 import { type SqlResult, type Statement, statement } from "./Statement.ts"
 
 /**
@@ -44,28 +41,43 @@ export interface Tx {
 }
 
 const begin = statement("BEGIN")
-const command = (end: End): "COMMIT" | "ROLLBACK" => (end === "rollback" ? "ROLLBACK" : "COMMIT")
+const commit = statement("COMMIT")
+const rollback = statement("ROLLBACK")
 
-/** The failure of the first statement that failed; undefined when none did. */
-const firstError = (answers: ReadonlyArray<Answer>): SqlError | undefined => {
-  for (const answer of answers) {
-    if (Exit.isFailure(answer)) return Option.getOrThrow(Cause.findErrorOption(answer.cause))
-  }
-  return undefined
-}
+/** How many rows of a stream are asked for at once. */
+const rowsAtOnce = 500
 
-/** A connection that failed under us: cut by us for being late, or lost. */
-const lost = (session: Session, error: SqlError): DatabaseFailure =>
-  session.cut ? failure("Timeout", new Error("the connection did not answer in time")) : fromSqlError(error)
+type Undone = Exclude<Outcome, { readonly _tag: "Done" }>
+
+/** Why an exchange did not do what it was to do. */
+const failureOf = (session: Session, outcome: Undone): DatabaseFailure =>
+  outcome._tag === "Lost" && session.cut
+    ? failure("Timeout", new Error("the connection did not answer in time"))
+    : outcome.failure
+
+/** The same of an exchange that was to commit: one whose answer was lost may have. */
+const commitFailureOf = (session: Session, outcome: Undone): DatabaseFailure =>
+  outcome._tag === "Lost" && outcome.sent
+    ? failure("CommitUnknown", outcome.failure.reason.cause)
+    : failureOf(session, outcome)
 
 const rolledBack = (): DatabaseFailure =>
   new DatabaseFailure({
     reason: { _tag: "Unexpected", sqlstate: "25P02", cause: new Error("the transaction had been aborted") }
   })
 
+/** Whether no transaction is left open, as it is after an error under BEGIN. */
+const isOver = (outcome: Outcome): boolean => !("status" in outcome) || outcome.status === "I"
+
+/** Ends a transaction that was left open; a session on which that fails is closed. */
+const undo = (session: Session, within: number): Effect.Effect<void> =>
+  Effect.map(exchange(session, [rollback], within), (outcome) => {
+    if (outcome._tag !== "Done" || !isOver(outcome)) cut(session)
+  })
+
 /**
- * Runs statements in one transaction and one write: BEGIN, `enter`, the statements, COMMIT. Answers their results in
- * order. Not interruptible, and over after the statement timeout at the latest.
+ * Runs statements in one transaction and one write: `enter`, then the statements, under one Sync, which commits. Answers
+ * their results in order. Not interruptible, and over after the statement timeout at the latest.
  */
 export const bundle = (
   pool: SessionPool,
@@ -74,28 +86,32 @@ export const bundle = (
   end: End = "commit",
   within = pool.settings.statementTimeout
 ): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> => {
-  const opening = enter === undefined ? [begin] : [begin, enter]
-  const all = [...opening, ...statements]
+  const dry = end === "rollback"
+  const opening = [...(dry ? [begin] : []), ...(enter === undefined ? [] : [enter])]
+  const all = [...opening, ...statements, ...(dry ? [rollback] : [])]
+  const judge = end === "commit" ? commitFailureOf : failureOf
   const answered = (
     session: Session,
-    aliveBefore: boolean,
-    again: boolean,
-    answers: ReadonlyArray<Answer>
+    outcome: Outcome,
+    again: boolean
   ): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> => {
+    if (outcome._tag === "Refused" && outcome.stale && again) return on(session, false)
     pool.give(session)
-    const error = firstError(answers)
-    if (error === undefined) return resultsOf(answers, opening.length, end)
-    if (sqlStateOf(error) !== undefined || !isDead(session)) return Effect.fail(fromSqlError(error))
-    if (end === "commit" && aliveBefore) return Effect.fail(unknown(error))
-    // a reset connection (fail-over, restart) costs a read nothing
-    return again && end === "read" && !session.cut ? send(false) : Effect.fail(lost(session, error))
+    if (outcome._tag === "Done") {
+      if (!isOver(outcome)) return Effect.fail(rolledBack())
+      return Effect.succeed(outcome.results.slice(opening.length, opening.length + statements.length))
+    }
+    // a reset connection (fail-over, restart) costs nothing where nothing can have been written
+    const undone = outcome._tag === "Lost" && !session.cut && (end === "read" || !outcome.sent)
+    if (undone && again) return send(false)
+    return Effect.fail(judge(session, outcome))
   }
-  const on = (session: Session, again: boolean) => {
-    const aliveBefore = !isDead(session)
-    return Effect.flatMap(exchange(session, all, within, command(end)), (answers) =>
-      answered(session, aliveBefore, again, answers)
+  const on = (session: Session, again: boolean): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> =>
+    Effect.flatMap(exchange(session, all, within), (outcome) =>
+      isOver(outcome)
+        ? answered(session, outcome, again)
+        : Effect.flatMap(undo(session, within), () => answered(session, outcome, again))
     )
-  }
   // from taking a session to giving it back nothing can be interrupted, so that no scope is needed
   const send = (again: boolean): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> =>
     Effect.uninterruptibleMask((restore) => {
@@ -105,23 +121,6 @@ export const bundle = (
         : on(session, again)
     })
   return send(true)
-}
-
-const unknown = (error: SqlError): DatabaseFailure =>
-  failure("CommitUnknown", (error.reason as { readonly cause?: unknown }).cause ?? error)
-
-/** The results between the opening and the last command, which must have been carried out as it was sent. */
-const resultsOf = (
-  answers: ReadonlyArray<Answer>,
-  opening: number,
-  end: End,
-  before?: DatabaseFailure
-): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> => {
-  const results: Array<SqlResult> = []
-  for (const answer of answers) results.push((answer as Exit.Success<PgConnection.Result>).value)
-  return results.pop()?.command === command(end)
-    ? Effect.succeed(results.slice(opening))
-    : Effect.fail(before ?? rolledBack())
 }
 
 /**
@@ -149,7 +148,7 @@ export const run = <A, E, R>(
           })
         )
       ).pipe(Effect.exit)
-      const ended = yield* Effect.exit(open.end(Exit.isSuccess(exit) ? command(end) : "ROLLBACK"))
+      const ended = yield* Effect.exit(open.end(Exit.isSuccess(exit)))
       yield* Scope.close(scope, Exit.void)
       if (Exit.isFailure(exit)) return yield* Effect.failCause(exit.cause)
       if (Exit.isFailure(ended)) return yield* Effect.failCause(ended.cause)
@@ -165,8 +164,6 @@ class Open implements Tx {
   readonly within: number
   readonly turn = Semaphore.makeUnsafe(1)
   session: Session | undefined
-  /** The same connection, whose statements can be cancelled; taken with the second statement. */
-  pinned: PgConnection.PgConnection | undefined
   over = false
   /** The first thing that failed: a caller who swallows it must still not be told that his work was committed. */
   first: DatabaseFailure | undefined
@@ -180,102 +177,98 @@ class Open implements Tx {
   }
 
   readonly query = (asked: Statement): Effect.Effect<SqlResult, DatabaseFailure> =>
-    this.inTurn(() => (this.session === undefined ? this.start(asked) : this.next(this.session, asked)))
+    this.inTurn(() => {
+      const { session } = this
+      const outcome =
+        session === undefined
+          ? this.started((fresh) => exchange(fresh, [...this.opening, asked], this.within))
+          : Effect.map(ask(session, [asked], this.within), (outcome) => [session, outcome] as const)
+      return Effect.flatMap(outcome, ([session, outcome]) =>
+        outcome._tag === "Done"
+          ? Effect.succeed(outcome.results.at(-1) as SqlResult)
+          : Effect.fail(this.failed(failureOf(session, outcome)))
+      )
+    })
 
   readonly finish = (statements: ReadonlyArray<Statement>): Effect.Effect<ReadonlyArray<SqlResult>, DatabaseFailure> =>
-    this.inTurn(() =>
-      Effect.uninterruptibleMask((restore) =>
-        Effect.gen({ self: this }, function* () {
-          // a pinned connection takes one statement at a time
-          if (this.pinned !== undefined) {
-            const { session } = this
-            const results: Array<SqlResult> = []
-            for (const one of statements) results.push(yield* restore(this.next(session as Session, one)))
-            yield* this.close(session as Session, command(this.ending))
-            return results
-          }
-          const fresh = this.session === undefined
-          const session = this.session ?? (yield* restore(Scope.provide(this.pool.lease, this.scope)))
-          this.session = session
-          this.over = true
-          const opening = fresh ? this.opening : []
-          const answers = yield* exchange(session, [...opening, ...statements], this.within, command(this.ending))
-          const error = firstError(answers)
-          if (error === undefined) return yield* resultsOf(answers, opening.length, this.ending, this.first)
-          if (sqlStateOf(error) === undefined && isDead(session) && this.commits)
-            return yield* Effect.fail(unknown(error))
-          return yield* this.failed(session, error)
-        })
+    this.inTurn(() => {
+      const { session } = this
+      this.over = true
+      const opening = session === undefined ? this.opening : []
+      const all = [...opening, ...statements, this.last]
+      const send = (session: Session) => exchange(session, all, this.within)
+      return Effect.uninterruptibleMask(() =>
+        Effect.flatMap(
+          session === undefined
+            ? this.started(send)
+            : Effect.map(send(session), (outcome) => [session, outcome] as const),
+          ([session, outcome]) =>
+            Effect.map(this.ended(session, outcome), (results) => results.slice(opening.length, -1))
+        )
       )
-    )
+    })
 
   private readonly inTurn = <A>(f: () => Effect.Effect<A, DatabaseFailure>): Effect.Effect<A, DatabaseFailure> =>
     this.turn.withPermit(
       Effect.suspend(() => (this.over ? Effect.die(new Error("a transaction was used after its end")) : f()))
     )
 
-  /** Whether something may have been done that a lost answer leaves in doubt. */
-  private get commits(): boolean {
-    return this.ending === "commit" && this.first === undefined
+  private get last(): Statement {
+    return this.ending === "rollback" ? rollback : commit
   }
 
-  private readonly start = (asked: Statement): Effect.Effect<SqlResult, DatabaseFailure> =>
+  /** A session, and what came of what was sent on it first. */
+  private readonly started = (
+    send: (session: Session) => Effect.Effect<Outcome>
+  ): Effect.Effect<readonly [Session, Outcome], DatabaseFailure> =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen({ self: this }, function* () {
         const session = yield* restore(Scope.provide(this.pool.lease, this.scope))
         this.session = session
-        const answers = yield* exchange(session, [...this.opening, asked], this.within)
-        const error = firstError(answers)
-        if (error !== undefined) return yield* this.failed(session, error)
-        return (answers[this.opening.length] as Exit.Success<PgConnection.Result>).value
+        return [session, yield* send(session)] as const
       })
     )
 
-  private readonly next = (session: Session, asked: Statement): Effect.Effect<SqlResult, DatabaseFailure> =>
-    Effect.gen({ self: this }, function* () {
-      this.pinned ??= yield* Scope.provide(session.connection.pin, this.scope)
-      expectAnswer(session, this.within)
-      return yield* this.pinned.query(asked.sql, asked.params)
-    }).pipe(
-      Effect.catch((error) => this.failed(session, error)),
-      Effect.ensuring(Effect.sync(() => settled(session)))
-    )
-
-  private readonly failed = (session: Session, error: SqlError): Effect.Effect<never, DatabaseFailure> => {
-    const mapped = sqlStateOf(error) === undefined && isDead(session) ? lost(session, error) : fromSqlError(error)
-    this.first ??= mapped
-    return Effect.fail(mapped)
+  private readonly failed = (failure: DatabaseFailure): DatabaseFailure => {
+    this.first ??= failure
+    return failure
   }
+
+  /** What came of an exchange whose last statement ends the transaction; afterwards none is open. */
+  private readonly ended = (
+    session: Session,
+    outcome: Outcome
+  ): Effect.Effect<ReadonlyArray<Fetched>, DatabaseFailure> =>
+    Effect.gen({ self: this }, function* () {
+      if (!isOver(outcome)) yield* undo(session, this.within)
+      if (outcome._tag === "Done") {
+        // COMMIT of a transaction that has failed is a ROLLBACK
+        if (isOver(outcome) && outcome.results.at(-1)?.command === this.last.sql) return outcome.results
+        return yield* Effect.fail(this.first ?? rolledBack())
+      }
+      const commits = this.ending === "commit" && this.first === undefined
+      const judged = commits ? commitFailureOf(session, outcome) : failureOf(session, outcome)
+      return yield* Effect.fail(this.first ?? judged)
+    })
 
   /** Ends the transaction unless it is over; whatever happens, the session is idle or closed afterwards. */
-  readonly end = (last: "COMMIT" | "ROLLBACK"): Effect.Effect<void, DatabaseFailure> =>
+  readonly end = (succeeded: boolean): Effect.Effect<void, DatabaseFailure> =>
     this.turn.withPermit(
       Effect.suspend(() => {
-        if (this.session !== undefined && !this.over) return this.close(this.session, last)
+        const { over, session } = this
         this.over = true
-        return Effect.void
+        if (over || session === undefined) return Effect.void
+        if (!succeeded) return undo(session, this.within)
+        return Effect.asVoid(
+          Effect.flatMap(exchange(session, [this.last], this.within), (outcome) => this.ended(session, outcome))
+        )
       })
     )
-
-  private readonly close = (session: Session, last: "COMMIT" | "ROLLBACK"): Effect.Effect<void, DatabaseFailure> => {
-    this.over = true
-    expectAnswer(session, this.within)
-    return Effect.matchEffect((this.pinned ?? session.connection).query(last), {
-      onSuccess: (result) => (result.command === last ? Effect.void : Effect.fail(this.first ?? rolledBack())),
-      onFailure: (error) => {
-        if (sqlStateOf(error) !== undefined) return Effect.fail(fromSqlError(error))
-        const inDoubt = isDead(session) && last === "COMMIT" && this.commits
-        const mapped = inDoubt ? unknown(error) : lost(session, error)
-        cut(session)
-        return Effect.fail(this.first ?? mapped)
-      }
-    }).pipe(Effect.ensuring(Effect.sync(() => settled(session))), Effect.uninterruptible)
-  }
 }
 
 /**
  * Streams the rows of one statement in a transaction of its own, which ends with the stream and lasts no longer than a
- * transaction may. Rows that nobody takes are not read from the socket.
+ * transaction may. Rows that nobody takes are not asked for.
  */
 export const stream = (
   pool: SessionPool,
@@ -285,25 +278,24 @@ export const stream = (
   Stream.unwrap(
     Effect.gen(function* () {
       const session = yield* pool.lease
-      const within = pool.settings.maxTransaction
-      const ended = Effect.suspend(() => {
-        if (isDead(session)) return Effect.void
-        expectAnswer(session, pool.settings.statementTimeout)
-        return Effect.matchEffect(session.connection.query("ROLLBACK"), {
-          onSuccess: () => Effect.sync(() => settled(session)),
-          onFailure: () => Effect.sync(() => cut(session))
-        })
-      })
-      yield* Effect.addFinalizer(() => ended)
-      const answers = yield* exchange(session, enter === undefined ? [begin] : [begin, enter], within)
-      const error = firstError(answers)
-      if (error !== undefined) return yield* Effect.fail(lost(session, error))
-      expectAnswer(session, within)
-      return session.connection
-        .stream(asked.sql, asked.params)
-        .pipe(
-          Stream.mapError((error) => (sqlStateOf(error) === undefined ? lost(session, error) : fromSqlError(error)))
-        )
+      const until = performance.now() + pool.settings.maxTransaction
+      const left = () => until - performance.now()
+      yield* Effect.addFinalizer(() =>
+        Effect.suspend(() => (isDead(session) ? Effect.void : undo(session, pool.settings.statementTimeout)))
+      )
+      const rowsOf = (outcome: Outcome) => {
+        if (outcome._tag !== "Done") return Effect.fail(failureOf(session, outcome))
+        const result = outcome.results.at(-1) as Fetched
+        // nobody may hold it open for longer, whether he takes rows or not
+        expectAnswer(session, left())
+        return Effect.succeed([result.rows, result.suspended ? Option.some(more) : Option.none()] as const)
+      }
+      const more = Effect.suspend(() => fetch(session, rowsAtOnce, left()))
+      const opening = enter === undefined ? [begin] : [begin, enter]
+      const first = Effect.suspend(() =>
+        ask(session, [...opening, asked], left(), { prepare: false, maxRows: rowsAtOnce })
+      )
+      return Stream.paginate(first, (outcome) => Effect.flatMap(outcome, rowsOf))
     })
   )
 
@@ -312,11 +304,9 @@ export const single = (pool: SessionPool, asked: Statement): Effect.Effect<SqlRe
   Effect.scoped(
     Effect.gen(function* () {
       const session = yield* pool.lease
-      const pinned = yield* session.connection.pin
-      expectAnswer(session, pool.settings.maxTransaction)
-      return yield* pinned.query(asked.sql, asked.params, false).pipe(
-        Effect.mapError((error) => (sqlStateOf(error) === undefined ? lost(session, error) : fromSqlError(error))),
-        Effect.ensuring(Effect.sync(() => settled(session)))
-      )
+      const outcome = yield* ask(session, [asked], pool.settings.maxTransaction, { prepare: false })
+      return outcome._tag === "Done"
+        ? (outcome.results[0] as SqlResult)
+        : yield* Effect.fail(failureOf(session, outcome))
     })
   )

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Session from "../../src/postgres/Session.ts"
-import { statement } from "../../src/postgres/Statement.ts"
+import { type Statement, statement } from "../../src/postgres/Statement.ts"
 import * as Transaction from "../../src/postgres/Transaction.ts"
 import { query } from "../support/Database.ts"
 import { plainDatabase, settingsOf } from "../support/PlainDatabase.ts"
@@ -72,10 +72,35 @@ describe("the driver", () => {
       yield* Transaction.bundle(pool, enter, [statement("insert into shop.item (id, name) values (1, 'one')")])
       assert.deepStrictEqual(Object.keys((yield* ask(star)) ?? {}), ["id", "name", "price", "parent"])
       yield* query(database.superuserUrl, "alter table shop.item add column extra int")
-      // the plan that was cached is of another type: told apart, so that the caller may read again and repeat once
-      const stale = yield* Effect.flip(ask(star))
-      assert.strictEqual(stale.reason._tag, "StaleShape")
+      // the plan that was kept is of another type: it is forgotten, and the whole is sent once more
       assert.deepStrictEqual(Object.keys((yield* ask(star)) ?? {}), ["id", "name", "price", "parent", "extra"])
+      // where a transaction is open that cannot be; told apart, so that the caller may read again and repeat once
+      yield* query(database.superuserUrl, "alter table shop.item drop column extra")
+      const twice = Transaction.run(pool, enter, (tx) =>
+        Effect.andThen(tx.query(statement("select 1")), tx.query(statement(star)))
+      )
+      assert.strictEqual((yield* Effect.flip(twice)).reason._tag, "StaleShape")
+      assert.strictEqual((yield* twice).rowCount, 1)
+    })
+  )
+
+  it.live("sends a bundle once more whose statements a session has lost, and no other", () =>
+    Effect.gen(function* () {
+      const { pool, enter } = yield* withPool()
+      const insert = (id: number) => statement("insert into shop.item (id, name) values ($1, $2)", [id, `item ${id}`])
+      const count = statement("select count(*)::int as n from shop.item")
+      const lose = statement("deallocate all")
+      const write = (id: number, more: ReadonlyArray<Statement> = []) =>
+        Transaction.bundle(pool, enter, [insert(id), ...more, count])
+      assert.strictEqual((yield* write(1))[1]?.rows[0]?.n, 1)
+      yield* Transaction.single(pool, lose)
+      assert.strictEqual((yield* write(2))[1]?.rows[0]?.n, 2)
+      // it loses what it needs again, each time it is sent
+      assert.strictEqual((yield* Effect.flip(write(3, [count, lose]))).reason._tag, "StaleShape")
+      assert.strictEqual((yield* write(3))[1]?.rows[0]?.n, 3)
+      yield* Transaction.single(pool, lose)
+      assert.strictEqual((yield* Transaction.bundle(pool, enter, [insert(4), count], "rollback"))[1]?.rows[0]?.n, 4)
+      assert.strictEqual((yield* write(4))[1]?.rows[0]?.n, 4)
     })
   )
 

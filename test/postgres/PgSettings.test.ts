@@ -5,6 +5,8 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as PgSettings from "../../src/postgres/PgSettings.ts"
 import * as Session from "../../src/postgres/Session.ts"
+import { statement } from "../../src/postgres/Statement.ts"
+import * as Transaction from "../../src/postgres/Transaction.ts"
 import { plainDatabase, settingsOf } from "../support/PlainDatabase.ts"
 
 const url = "postgres://velocity_api:secret@127.0.0.1:5432/velocity"
@@ -69,22 +71,18 @@ describe("PgSettings", () => {
         yield* query(database.superuserUrl, `alter role ${login} set ${name} = '${value}'`)
       }
       const pool = yield* Session.make(settingsOf(database.url, { statementTimeout: 4_000, maxTransaction: 60_000 }))
-      const shown = yield* Effect.scoped(
-        Effect.flatMap(pool.lease, ({ connection }) =>
-          connection.query(
-            `select ${[
-              "TimeZone",
-              "client_encoding",
-              "search_path",
-              "statement_timeout",
-              "lock_timeout",
-              "idle_in_transaction_session_timeout",
-              "transaction_isolation"
-            ]
-              .map((name) => `current_setting('${name}') as "${name}"`)
-              .join(", ")}`
-          )
-        )
+      const names = [
+        "TimeZone",
+        "client_encoding",
+        "search_path",
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "transaction_isolation"
+      ]
+      const shown = yield* Transaction.single(
+        pool,
+        statement(`select ${names.map((name) => `current_setting('${name}') as "${name}"`).join(", ")}`)
       )
       assert.deepStrictEqual(shown.rows[0], {
         TimeZone: "UTC",

@@ -40,18 +40,13 @@ const reasonOf = <A, R>(effect: Effect.Effect<A, DatabaseFailure, R>): Effect.Ef
 
 /** The next transaction on the pool's one connection starts from nothing: no role, no settings, no transaction. */
 const assertClean = Effect.fnUntraced(function* (pool: Session.SessionPool, database: PlainDatabase) {
-  const [row] = yield* Effect.scoped(
-    Effect.gen(function* () {
-      const { connection } = yield* pool.lease
-      // outside any transaction of ours, where whatever was left behind would show
-      const clean = yield* connection.query(whoami.sql)
-      const locks = yield* connection.query(
-        "select count(*)::int as n from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'"
-      )
-      assert.deepStrictEqual(locks.rows, [{ n: 0 }])
-      return clean.rows
-    })
+  // outside any transaction of ours, where whatever was left behind would show
+  const [row] = (yield* Transaction.single(pool, whoami)).rows
+  const locks = yield* Transaction.single(
+    pool,
+    statement("select count(*)::int as n from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'")
   )
+  assert.deepStrictEqual(locks.rows, [{ n: 0 }])
   const login = new URL(database.url).username
   assert.strictEqual(row?.u, login)
   assert.strictEqual(row?.s, login)
@@ -92,23 +87,26 @@ describe("bundle", () => {
   it.live("leaves in one write", () =>
     Effect.gen(function* () {
       const { database, pool } = yield* withPool
-      const once = Transaction.bundle(pool, enterAs(database.reader), [select], "read")
-      yield* once
-      const writes = yield* Effect.scoped(
-        Effect.gen(function* () {
-          const session = yield* pool.lease
-          const original = session.socket.write
-          let count = 0
-          session.socket.write = function (this: typeof session.socket, ...args: Array<unknown>) {
-            count++
-            return (original as (...a: Array<unknown>) => boolean).apply(this, args)
-          } as typeof original
-          yield* Session.exchange(session, [statement("BEGIN"), enterAs(database.reader), select], 1_000, "COMMIT")
-          session.socket.write = original
-          return count
-        })
-      )
-      assert.strictEqual(writes, 1)
+      // prepared or not, read or dry run, and whatever is wrong with it
+      const bundles = [
+        Transaction.bundle(pool, enterAs(database.reader), [select], "read"),
+        Transaction.bundle(pool, enterAs(database.reader), [select], "read"),
+        Transaction.bundle(pool, enterAs(database.writer), [insert(1, "one"), select]),
+        Transaction.bundle(pool, enterAs(database.writer), [insert(2, "two"), select], "rollback"),
+        Effect.flip(Transaction.bundle(pool, enterAs(database.writer), [insert(1, "one"), select]))
+      ]
+      yield* Transaction.single(pool, whoami)
+      const { socket } = (yield* Effect.scoped(pool.lease)).connection
+      const original = socket.write
+      let writes = 0
+      socket.write = function (this: typeof socket, ...args: Array<unknown>) {
+        writes++
+        return (original as (...a: Array<unknown>) => boolean).apply(this, args)
+      } as typeof original
+      for (const [at, bundle] of bundles.entries()) {
+        yield* bundle
+        assert.strictEqual(writes, at + 1)
+      }
     })
   )
 
@@ -497,9 +495,7 @@ describe("a pooler's session", () => {
       assert.deepStrictEqual(prepared?.rows, [])
       const slow = yield* reasonOf(Transaction.bundle(pool, enter, [statement("select pg_sleep(2)")]))
       assert.strictEqual(slow._tag, "Timeout")
-      const outside = yield* Effect.scoped(
-        Effect.flatMap(pool.lease, (session) => session.connection.query("select current_setting('search_path') as p"))
-      )
+      const outside = yield* Transaction.single(pool, statement("select current_setting('search_path') as p"))
       assert.notStrictEqual(outside.rows[0]?.p, "pg_catalog, pg_temp")
     })
   )

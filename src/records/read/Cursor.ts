@@ -5,8 +5,8 @@
  * somebody else's, or of another query, does not open; neither does one that was changed or cut (`cursor_invalid`). It is
  * good for 24 hours and as long as the fields that it depends on are defined as they were (`cursor_expired`).
  *
- * Each is sealed under a key of its own, HMAC-SHA-256 of the master key over 16 random bytes, so that no number of cursors
- * can repeat a nonce. The master keys are the database's (`platform.cursor_keys()`), one for all replicas, and rotate: the
+ * A key seals a million cursors at most, each with a random nonce: it is HMAC-SHA-256 of the master key over 16 random
+ * bytes, so that no number of cursors can repeat a nonce under one key. The master keys are the database's (`platform.cursor_keys()`), one for all replicas, and rotate: the
  * newest seals, all of them open (fine print 36).
  */
 import {
@@ -15,8 +15,10 @@ import {
   createHash,
   createHmac,
   createSecretKey,
+  hash,
   type KeyObject,
-  randomBytes
+  randomBytes,
+  randomFillSync
 } from "node:crypto"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -35,8 +37,10 @@ const maxLength = 16_384
 const saltLength = 16
 const tagLength = 16
 const keyIdLength = 4
-/** The keys of the sealing are used once each. */
-const nonce = Buffer.alloc(12)
+const nonceLength = 12
+const headLength = keyIdLength + saltLength + nonceLength
+/** With so many random nonces under one key, that two are the same has a chance of one in 2^57. */
+const sealedAtMost = 2 ** 20
 
 /** What a cursor is bound to. */
 export interface CursorScope {
@@ -55,33 +59,65 @@ interface MasterKey {
   readonly value: KeyObject
 }
 
-const digest = (text: string): string => createHash("sha256").update(text).digest("base64url")
+/** A key under which cursors are sealed now. */
+interface Series {
+  /** The master key's id and the salt. */
+  readonly head: Buffer
+  readonly key: KeyObject
+  sealed: number
+}
+
+const digest = (text: string): string => hash("sha256", text, "base64url")
 const boundTo = ({ actor, query }: CursorScope): Buffer => Buffer.from(JSON.stringify([actor, query]))
 // as key objects: Node 24 takes 8 µs longer each time for a key that is a Buffer
 const derived = ({ value }: MasterKey, salt: Buffer): KeyObject =>
   createSecretKey(createHmac("sha256", value).update(salt).digest())
 
-const seal = (master: MasterKey, scope: CursorScope, keys: CursorKeys, now: number): string => {
+const current = new WeakMap<MasterKey, Series>()
+
+const seriesOf = (master: MasterKey): Series => {
+  const known = current.get(master)
+  if (known !== undefined && known.sealed < sealedAtMost) return known
   const salt = randomBytes(saltLength)
-  const cipher = createCipheriv("aes-256-gcm", derived(master, salt), nonce, { authTagLength: tagLength })
+  const fresh: Series = { head: Buffer.concat([master.id, salt]), key: derived(master, salt), sealed: 0 }
+  current.set(master, fresh)
+  return fresh
+}
+
+/** Drawn many at once, since a call costs as much as the rest of a cursor. */
+const nonces = Buffer.alloc(nonceLength * 256)
+let drawn = nonces.length
+
+const nextNonce = (): Buffer => {
+  if (drawn === nonces.length) {
+    randomFillSync(nonces)
+    drawn = 0
+  }
+  drawn += nonceLength
+  return nonces.subarray(drawn - nonceLength, drawn)
+}
+
+const seal = (master: MasterKey, scope: CursorScope, keys: CursorKeys, now: number): string => {
+  const series = seriesOf(master)
+  series.sealed++
+  const nonce = nextNonce()
+  const cipher = createCipheriv("aes-256-gcm", series.key, nonce, { authTagLength: tagLength })
   cipher.setAAD(boundTo(scope))
-  const sealed = Buffer.concat([cipher.update(JSON.stringify([now, digest(scope.fields), ...keys])), cipher.final()])
-  return Buffer.concat([master.id, salt, sealed, cipher.getAuthTag()]).toString("base64url")
+  const sealed = cipher.update(JSON.stringify([now, digest(scope.fields), ...keys]))
+  return Buffer.concat([series.head, nonce, sealed, cipher.final(), cipher.getAuthTag()]).toString("base64url")
 }
 
 const unsealed = (masters: ReadonlyArray<MasterKey>, bytes: Buffer, scope: CursorScope): unknown => {
   const id = bytes.subarray(0, keyIdLength)
   const salt = bytes.subarray(keyIdLength, keyIdLength + saltLength)
+  const nonce = bytes.subarray(keyIdLength + saltLength, headLength)
   const master = masters.find((one) => one.id.equals(id))
   if (master === undefined) return undefined
   try {
     const decipher = createDecipheriv("aes-256-gcm", derived(master, salt), nonce, { authTagLength: tagLength })
     decipher.setAAD(boundTo(scope))
     decipher.setAuthTag(bytes.subarray(-tagLength))
-    const text = Buffer.concat([
-      decipher.update(bytes.subarray(keyIdLength + saltLength, -tagLength)),
-      decipher.final()
-    ])
+    const text = Buffer.concat([decipher.update(bytes.subarray(headLength, -tagLength)), decipher.final()])
     return JSON.parse(text.toString())
   } catch {
     return undefined
@@ -107,8 +143,7 @@ export class CursorBox {
   open(text: string, scope: CursorScope, count: number | undefined): CursorKeys | Problem {
     const bytes = Buffer.from(text, "base64url")
     // base64url decoding skips what it does not know: only the canonical text is one
-    if (text.length > maxLength || bytes.length <= keyIdLength + saltLength + tagLength)
-      return problem("cursor_invalid")
+    if (text.length > maxLength || bytes.length <= headLength + tagLength) return problem("cursor_invalid")
     if (bytes.toString("base64url") !== text) return problem("cursor_invalid")
     const content = unsealed(this.masters, bytes, scope)
     if (!Array.isArray(content)) return problem("cursor_invalid")
