@@ -42,7 +42,7 @@ declare
   v_reason constant text := v_ctx ->> 'reason';
   v_ticket constant text := v_ctx ->> 'ticket';
   v_def record;
-  v_table regclass;
+  v_table oid;
   v_rows int4 := 0;
   v_versions int4;
   v_answers int4;
@@ -59,8 +59,9 @@ begin
   if coalesce(v_def.tickets ? 'erase', false) and coalesce(btrim(v_ticket), '') = '' then
     raise exception 'erasing a record of % demands a ticket', p_path using errcode = 'VL061';
   end if;
-  v_table := to_regclass(format('%I.%I', v_def.pg_schema, v_def.pg_table));
-  if v_table is not null then
+  select c.oid into v_table from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = v_def.pg_schema and c.relname = v_def.pg_table;
+  if found then
     -- without the policy a DELETE would find nothing, silently
     if not has_schema_privilege(v_def.pg_schema, 'USAGE') or not has_table_privilege(v_table, 'DELETE') or not exists (
       select from pg_policy p where p.polrelid = v_table and p.polname = 'velocity_erase' and 'velocity_owner'::regrole = any (p.polroles)) then

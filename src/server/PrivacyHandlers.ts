@@ -23,7 +23,7 @@ import { readPrefer } from "../records/write/WriteHeaders.ts"
 import { platformCaller } from "./Access.ts"
 import { parsedBody, withoutParameters } from "./Bringing.ts"
 import { databaseProblem } from "./DatabaseProblems.ts"
-import { CurrentExchange } from "./Exchange.ts"
+import { CurrentExchange, withoutTimeout } from "./Exchange.ts"
 import { answering } from "./Problems.ts"
 import { Registry } from "./Registry.ts"
 import { readText, requireMediaType } from "./RequestBody.ts"
@@ -131,6 +131,8 @@ export const privacyHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeo
         if (!isUuid(params.id)) return yield* problem("malformed_id")
         if (parsePath(path) === undefined) return yield* problem("not_found")
         const dry = prefer.rollback
+        // what is under way ends by its own time, and is then told as it ended
+        withoutTimeout(exchange)
         const entered = (outcome: "failed" | "dry_run", payload: Readonly<Record<string, unknown>>) =>
           denials.record({
             chain,
