@@ -3,15 +3,18 @@
  * everything which was proved of it stays proved, and that nothing is ever half erased.
  */
 import { randomBytes } from "node:crypto"
-import { Effect, Exit, Scope } from "effect"
+import { ConfigProvider, Effect, Exit, Layer, Scope } from "effect"
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest"
 import { type AuditEntry, entryHash } from "../../src/domain/AuditEntry.ts"
+import * as ErasedTables from "../../src/operator/ErasedTables.ts"
+import { Fence } from "../../src/operator/Fence.ts"
 import { sqlStateOf } from "../../src/postgres/DatabaseFailure.ts"
+import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { provision } from "../server/Provisioned.ts"
 import { type Reply, type Sent, send } from "../server/Requests.ts"
 import { part, thing } from "../server/Things.ts"
 import { makeWorld, type Strategy, type World } from "../server/World.ts"
-import { connect, freshDatabase, type TestDatabase } from "../support/Database.ts"
+import { configOf, connect, freshDatabase, type TestDatabase } from "../support/Database.ts"
 import * as TcpProxy from "../support/TcpProxy.ts"
 
 const scope = Scope.makeUnsafe()
@@ -58,7 +61,6 @@ const lived = async (name = marker()) => {
 
 /** Tables, of ours and of Postgres's own, that hold a text somewhere. */
 const holding = async (text: string) => {
-  await world.look("analyze")
   const tables = await world.look(
     `select c.oid::regclass::text as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.relkind in ('r', 'm') and n.nspname !~ '^pg_toast' and n.nspname <> 'information_schema' order by 1`
@@ -85,6 +87,19 @@ const entriesOf = async (id: string): Promise<ReadonlyArray<AuditEntry & { reado
   return (await send(world.url, `/api/platform/audit?entity=${id}`, { token })).json.items
 }
 const findings = () => world.look("select problem from platform.audit_verify_window(null, null)")
+
+/** A round of the operator's, as it runs each minute. */
+const swept = () =>
+  Effect.runPromise(
+    ErasedTables.sweep.pipe(
+      Effect.provide(
+        Fence.layerOf({ holder: "test", source: "folder" }).pipe(
+          Layer.provide(OperatorSql.layer),
+          Layer.provide(ConfigProvider.layer(configOf(database)))
+        )
+      )
+    )
+  )
 
 /** The backend of an erasure that waits for a lock, once there is one. */
 const waiting = async (): Promise<number> => {
@@ -129,6 +144,8 @@ beforeAll(async () => {
     prepare: async (_, strategy) => {
       sales = await strategy("sales")
       const { concurrency: _c, ...refers } = part(chain)
+      const { rowFilters: _r, ...access } = thing(chain).access
+      const small = { ...thing(chain), fields: [{ name: "name", type: "string" }], validation: { rules: [] }, access }
       await provision(database, [
         {
           chain,
@@ -136,14 +153,8 @@ beforeAll(async () => {
           types: [
             thing(chain),
             refers,
-            {
-              ...thing(chain),
-              object: "strict",
-              audit: { requireTicketRef: ["erase"] },
-              fields: [{ name: "name", type: "string" }],
-              validation: { rules: [] },
-              access: { roles: thing(chain).access.roles }
-            }
+            { ...small, object: "strict", audit: { requireTicketRef: ["erase"] } },
+            { ...small, object: "lone" }
           ]
         }
       ])
@@ -165,9 +176,12 @@ afterEach(async () => {
 describe("an erased record", () => {
   it("is nowhere in the database, and what was proved of it stays proved", async () => {
     const { id, name } = await lived()
+    await lived()
     const before = await eventsOf(id)
     const proved = await entriesOf(id)
     expect(before.map(({ version }) => version)).toEqual([1, 2, 3])
+    // what ANALYZE samples is a copy too
+    await world.look("analyze")
     const there = await holding(name)
     expect(there).toEqual(expect.arrayContaining([`${schema}.thing_v1`]))
     expect(there.some((table) => table.startsWith("platform.event_log_"))).toBe(true)
@@ -176,7 +190,11 @@ describe("an erased record", () => {
     expect(reply.status).toBe(200)
     expect(reply.json).toEqual({ id, entry: expect.any(String), rows: 1, versions: 3, answers: 3 })
 
+    // a sample of the table's values is left until the operator has gathered its statistics anew
+    expect(await holding(name)).toEqual(["pg_statistic"])
+    await swept()
     expect(await holding(name)).toEqual([])
+    expect(await world.look("select 1 from platform.erased_tables")).toEqual([])
     expect(await eventsOf(id)).toEqual(before.map((event) => ({ ...event, state: null, salt: null, changed: [] })))
     const [entry, ...others] = await entriesOf(id)
     expect(others).toEqual(proved)
@@ -231,6 +249,21 @@ describe("an erased record", () => {
     expect((await ask(`${things}/${id}/history`, { token: store })).status).toBe(403)
     expect(codeOf(await erase(id))).toEqual([404, "not_found"])
     expect((await entriesOf(id)).filter(({ action }) => action === "erase")).toHaveLength(1)
+  })
+
+  it("leaves no sample behind as the last of its table, or in a table that is gone", async () => {
+    const lone = `/api/${chain}/lone/v1`
+    const { json: made } = await post(lone, { name: marker() })
+    const { json: last } = await post(lone, { name: marker() })
+    await world.look("analyze")
+    expect(await holding(String(made.name))).toContain("pg_statistic")
+    for (const { id } of [made, last]) {
+      expect((await post(`${lone}/${id}/erase`, { reason: "r" }, { token: officer })).status).toBe(200)
+    }
+    await world.look("insert into platform.erased_tables values ('no_such', 'table', now())")
+    await swept()
+    expect(await holding(String(made.name))).toEqual([])
+    expect(await world.look("select 1 from platform.erased_tables")).toEqual([])
   })
 
   it("may have been deleted before", async () => {
