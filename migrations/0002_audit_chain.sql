@@ -86,6 +86,8 @@ begin
     execute format('alter table platform.%I enable always trigger refuse_truncate, enable always trigger refuse_row', v_name);
   else
     execute format('alter table platform.%I enable row level security', v_name);
+    -- a sample of contents in pg_statistic would outlive their erasure (0009)
+    execute format('alter table platform.%I alter column state set statistics 0, alter column salt set statistics 0', v_name);
   end if;
   return true;
 end
@@ -142,7 +144,8 @@ begin
   select d.chain_no, case
       when v_role = 'velocity_gateway' then v_login = 'velocity_api' and (p_chain = 'platform' or p_outcome <> 'ok')
       when v_role = 'none' then v_login = 'velocity_operator' and p_action like 'operator.%'
-      else v_login = 'velocity_api' and p_chain <> 'platform'
+      when v_role = 'velocity_privacy' then v_login = 'velocity_api' and p_chain <> 'platform' and p_action = 'erase' and p_outcome = 'ok'
+      else v_login = 'velocity_api' and p_chain <> 'platform' and p_action <> 'erase'
         and v_role in (d.pg_schema || '_reader', d.pg_schema || '_writer', d.pg_schema || '_admin')
       end
     into v_chain_no, v_allowed from platform.domains d where d.chain = p_chain;

@@ -6,11 +6,12 @@ import { health } from "./Health.ts"
 import { meGroup } from "./Me.ts"
 import { tidied } from "./OpenApiNotes.ts"
 import { platform } from "./Platform.ts"
+import { privacy } from "./Privacy.ts"
 import { records } from "./Records.ts"
 
 /** See the module. */
 export const VelocityApi = HttpApi.make("velocity")
-  .add(records, meGroup, platform, health)
+  .add(records, privacy, meGroup, platform, health)
   .annotate(HttpApi.ParseOptions, { errors: "all", onExcessProperty: "error" })
   .annotate(HttpApi.HeadersParseOptions, { errors: "all", onExcessProperty: "ignore" })
   .annotate(HttpApi.SuccessParseOptions, { onExcessProperty: "ignore" })

@@ -24,7 +24,16 @@ import { startFailure } from "./StartFailure.ts"
 /** How long the printed token lasts (fine print 47). */
 const tokenLifetime = Duration.hours(12)
 /** The roles of the samples, and the platform's own: this token may do everything there. */
-const tokenRoles = ["cartographer", "visitor", "buyer", "auditor", "admin", "platform-admin", "platform-auditor"]
+const tokenRoles = [
+  "cartographer",
+  "visitor",
+  "buyer",
+  "auditor",
+  "admin",
+  "platform-admin",
+  "platform-auditor",
+  "platform-privacy"
+]
 
 /** The samples that come with the package, from the sources as from the compiled package. */
 const samples = (): string => {

@@ -3,6 +3,8 @@ export { ExactNumber, type ExactObject, type ExactValue, parse, stringify } from
 export type { Where } from "../domain/Query.ts"
 export { ApiProblem, type ApiProblemCode, type ClientError } from "./ApiProblem.ts"
 export type {
+  Erased,
+  EraseOptions,
   Imported,
   Page,
   ReadOptions,

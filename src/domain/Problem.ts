@@ -70,12 +70,12 @@ export const problems = {
   reason_required: entry(
     400,
     "A reason is required",
-    "This record type demands the header X-Velocity-Reason for this operation."
+    "This record type demands the header X-Velocity-Reason for this operation; an erasure always demands `reason` in its body."
   ),
   ticket_required: entry(
     400,
     "A ticket is required",
-    "This record type demands the header X-Velocity-Ticket for this operation."
+    "This record type demands the header X-Velocity-Ticket for this operation, or `ticket` in the body of an erasure."
   ),
   // 401
   token_missing: entry(401, "A token is required", "Send Authorization: Bearer with a JWT."),

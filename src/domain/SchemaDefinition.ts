@@ -6,6 +6,11 @@ import { operations } from "./Operation.ts"
 
 const nonEmpty = (maximum: number) => Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(maximum))
 const OperationList = Schema.Array(Schema.Literals(operations)).check(Schema.isMaxLength(8), Schema.isUnique())
+/** What a reason or a ticket may be demanded for: erasing is nobody's right in a domain, and demands a reason of itself. */
+const DemandingList = Schema.Array(Schema.Literals([...operations, "erase"])).check(
+  Schema.isMaxLength(8),
+  Schema.isUnique()
+)
 
 export const UniqueConstraint = Schema.Struct({
   fields: Schema.Array(FieldName).check(
@@ -90,8 +95,8 @@ export const SchemaDefinitionSpec = Schema.Struct({
     reads: Schema.Literals(["none", "summary", "all"]).pipe(
       Schema.withDecodingDefaultKey(Effect.succeed("none" as const))
     ),
-    requireReason: OperationList.pipe(Schema.withDecodingDefaultKey(Effect.succeed([]))),
-    requireTicketRef: OperationList.pipe(Schema.withDecodingDefaultKey(Effect.succeed([])))
+    requireReason: DemandingList.pipe(Schema.withDecodingDefaultKey(Effect.succeed([]))),
+    requireTicketRef: DemandingList.pipe(Schema.withDecodingDefaultKey(Effect.succeed([])))
   }).pipe(Schema.withDecodingDefaultKey(Effect.succeed({}))),
   /** `required`: a write without If-Match is 428. */
   concurrency: Schema.Literals(["optional", "required"]).pipe(

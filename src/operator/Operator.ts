@@ -10,6 +10,7 @@ import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
 import { developmentStrategy, isStrategyCurrent, writeStrategy } from "./AuthStrategyReconciler.ts"
 import * as Controller from "./Controller.ts"
+import * as ErasedTables from "./ErasedTables.ts"
 import { Fence } from "./Fence.ts"
 import * as FolderSource from "./FolderSource.ts"
 import { OperatorStatus } from "./OperatorStatus.ts"
@@ -76,7 +77,7 @@ export const layer = (options: OperatorOptions) => {
       })
     })
   )
-  return Layer.merge(status, PartitionManager.layer).pipe(Layer.provide(fence))
+  return Layer.mergeAll(status, PartitionManager.layer, ErasedTables.layer).pipe(Layer.provide(fence))
 }
 
 /** The same with its own login, from `VELOCITY_OPERATOR_DATABASE_URL`. */

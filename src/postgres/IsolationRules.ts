@@ -71,6 +71,12 @@ const common = `with recursive
       and (c.relname = 'audit_log' or exists (select from pg_inherits i join pg_class p on p.oid = i.inhparent
                                               where i.inhrelid = c.oid and p.relname = 'audit_log' and p.relnamespace = c.relnamespace))
   ),
+  history as (
+    select c.oid, c.relname, c.relacl, c.relowner from pg_class c
+    where c.relnamespace = (select oid from pg_namespace where nspname = 'platform') and c.relkind in ('r', 'p')
+      and (c.relname = 'event_log' or exists (select from pg_inherits i join pg_class p on p.oid = i.inhparent
+                                              where i.inhrelid = c.oid and p.relname = 'event_log' and p.relnamespace = c.relnamespace))
+  ),
   of_extension as (select classid, objid from pg_depend where deptype = 'e'),
   code_schema as (select oid, nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema')`
 
@@ -237,6 +243,21 @@ const rules: ReadonlyArray<Rule> = [
         or (p.polname = 'append' and p.polcmd = 'a' and p.polroles = array[to_regrole('velocity_tenant')::oid] and pg_get_expr(p.polwithcheck, p.polrelid) ~ '^\\(chain = \\( SELECT platform\\.current_chain\\(\\) AS current_chain\\)\\)$')))`
   },
   {
+    why: "history is added to by domain roles, read by their views' owners, and changed by nobody but the erasure's function",
+    sql: `select 'event_log_privilege', c.oid::regclass::text, format('%s may %s it', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
+      format('REVOKE %s ON %s FROM %s CASCADE', a.privilege_type, c.oid::regclass, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
+    from history c, aclexplode(c.relacl) a
+    where a.grantee <> to_regrole('velocity_owner') and a.grantee <> 0 and a.grantee <> to_regrole('velocity_api') and not (c.relname = 'event_log' and (
+      (a.grantee = to_regrole('velocity_tenant') and a.privilege_type = 'INSERT') or (a.grantee = to_regrole('velocity_history') and a.privilege_type = 'SELECT')))
+    union all
+    select 'event_log_privilege', c.oid::regclass::text, format('%s may %s column %I', a.grantee::regrole, a.privilege_type, t.attname),
+      format('REVOKE %s (%I) ON %s FROM %s CASCADE', a.privilege_type, t.attname, c.oid::regclass, a.grantee::regrole)
+    from history c join pg_attribute t on t.attrelid = c.oid, aclexplode(t.attacl) a where a.grantee <> 0 and a.grantee <> to_regrole('velocity_api')
+    union all
+    select 'event_log_owner', c.oid::regclass::text, format('it belongs to %s', c.relowner::regrole), format('ALTER TABLE %s OWNER TO velocity_owner', c.oid::regclass)
+    from history c where c.relowner <> to_regrole('velocity_owner')`
+  },
+  {
     why: "a tenant's table holds its rows back even from its owner",
     sql: `select 'rls', format('%I.%I', nspname, relname), case when relrowsecurity then 'row-level security is not forced' else 'row-level security is not enabled' end,
       format('ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', nspname, relname)
@@ -282,10 +303,12 @@ const rules: ReadonlyArray<Rule> = [
     from pg_policy p join tenant_table c on c.oid = p.polrelid, lateral (values
       (p.polname !~ '^velocity_', 'a policy that no definition asks for'),
       (not p.polpermissive, 'a restrictive policy'),
-      (exists (select from unnest(p.polroles) r where r = 0 or (pg_get_userbyid(r) <> c.nspname || '_owner' and pg_get_userbyid(r) not in
+      (p.polname <> 'velocity_erase' and exists (select from unnest(p.polroles) r where r = 0 or (pg_get_userbyid(r) <> c.nspname || '_owner' and pg_get_userbyid(r) not in
         (c.nspname || '_reader', c.nspname || '_writer', c.nspname || '_admin'))), 'a policy for roles of somebody else'),
       (p.polname <> 'velocity_ddl' and exists (select from unnest(p.polroles) r where pg_get_userbyid(r) = c.nspname || '_owner'), 'a second policy for the owner'),
       (p.polname = 'velocity_ddl' and (p.polcmd <> '*' or exists (select from unnest(p.polroles) r where pg_get_userbyid(r) <> c.nspname || '_owner')), 'velocity_ddl is for the owner alone'),
+      (p.polname = 'velocity_erase' and not (p.polcmd = '*' and p.polroles = array[to_regrole('velocity_owner')::oid]
+        and pg_get_expr(p.polqual, p.polrelid) = 'true' and pg_get_expr(p.polwithcheck, p.polrelid) = 'false'), 'velocity_erase is for velocity_owner alone, to delete'),
       (exists (select from pg_depend d where d.classid = 'pg_policy'::regclass and d.objid = p.oid and (
         (d.refclassid = 'pg_class'::regclass and d.refobjid <> p.polrelid)
         or (d.refclassid = 'pg_proc'::regclass and d.refobjid::regproc::text not in ('platform.has_role', 'platform.attr', 'platform.attrs', 'platform.op', 'platform.ctx')))),
@@ -298,13 +321,20 @@ const rules: ReadonlyArray<Rule> = [
     from tenant_table c where not exists (select from pg_policy p where p.polrelid = c.oid and p.polname = 'velocity_ddl')`
   },
   {
-    why: "a domain's tables are for its own roles, and none may delete or truncate",
+    why: "a domain's tables are for its own roles, and none may delete or truncate; erasure, by a function of velocity_owner's, deletes by id",
     sql: `select 'tenant_privilege', format('%I.%I', c.nspname, c.relname), format('%s may %s', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
       format('REVOKE %s ON %I.%I FROM %s CASCADE', a.privilege_type, c.nspname, c.relname, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
     from tenant_table c join pg_class k on k.oid = c.oid, aclexplode(k.relacl) a
     where a.grantee <> c.relowner and a.grantee <> 0 and a.grantee <> to_regrole('velocity_api') and not (
       (pg_get_userbyid(a.grantee) in (c.nspname || '_reader', c.nspname || '_writer', c.nspname || '_admin') and a.privilege_type = 'SELECT')
-      or (pg_get_userbyid(a.grantee) in (c.nspname || '_writer', c.nspname || '_admin') and a.privilege_type in ('INSERT', 'UPDATE')))`
+      or (pg_get_userbyid(a.grantee) in (c.nspname || '_writer', c.nspname || '_admin') and a.privilege_type in ('INSERT', 'UPDATE'))
+      or (a.grantee = to_regrole('velocity_owner') and a.privilege_type = 'DELETE' and not a.is_grantable))
+    union all
+    select 'tenant_privilege', format('%I.%I', c.nspname, c.relname), format('%s may %s column %I', a.grantee::regrole, a.privilege_type, t.attname),
+      format('REVOKE %s (%I) ON %I.%I FROM %s CASCADE', a.privilege_type, t.attname, c.nspname, c.relname, a.grantee::regrole)
+    from tenant_table c join pg_attribute t on t.attrelid = c.oid, aclexplode(t.attacl) a
+    where a.grantee <> c.relowner and a.grantee <> 0 and a.grantee <> to_regrole('velocity_api')
+      and not (a.grantee = to_regrole('velocity_owner') and a.privilege_type = 'SELECT' and t.attname = 'id' and not a.is_grantable)`
   },
   {
     why: "nothing is for everybody: the database, schemas, tables, columns, functions, and what is made later",

@@ -16,6 +16,7 @@ import { VelocityApi } from "../api/VelocityApi.ts"
 import { ApiSql } from "../postgres/ApiSql.ts"
 import { AuditorTx } from "../postgres/AuditorTx.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
+import { PrivacyTx } from "../postgres/PrivacyTx.ts"
 import { TenantTx } from "../postgres/TenantTx.ts"
 import { ReadRecords } from "../records/ReadRecords.ts"
 import { WriteRecords } from "../records/WriteRecords.ts"
@@ -33,6 +34,7 @@ import { IsolationGate } from "./IsolationGate.ts"
 import { type ListenError, listenError } from "./ListenError.ts"
 import { meHandlers } from "./MeHandlers.ts"
 import { platformHandlers } from "./PlatformHandlers.ts"
+import { privacyHandlers } from "./PrivacyHandlers.ts"
 import { Readiness } from "./Readiness.ts"
 import { recordHandlers } from "./RecordHandlers.ts"
 import { Refusals } from "./Refusals.ts"
@@ -114,7 +116,9 @@ const services = Layer.mergeAll(AuditLog.layer, Refusals.layer, Readiness.layer,
   Layer.provideMerge(Layer.mergeAll(Authenticator.layer, IsolationGate.layer)),
   Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps)),
   Layer.provideMerge(Layer.mergeAll(Denials.layerNoDeps, Unknowns.layerNoDeps, Registry.layer)),
-  Layer.provideMerge(Layer.mergeAll(TenantTx.layerNoDeps, GatewayTx.layerNoDeps, AuditorTx.layerNoDeps)),
+  Layer.provideMerge(
+    Layer.mergeAll(TenantTx.layerNoDeps, GatewayTx.layerNoDeps, AuditorTx.layerNoDeps, PrivacyTx.layerNoDeps)
+  ),
   Layer.provideMerge(ApiSql.layer)
 )
 
@@ -126,10 +130,17 @@ const services = Layer.mergeAll(AuditLog.layer, Refusals.layer, Readiness.layer,
  */
 export const layer = (given: Partial<ServerSettings> = {}) =>
   Layer.unwrap(
-    Effect.map(serverSettings, (configured) =>
-      listening({ ...configured, ...given }).pipe(
-        Layer.provide([recordHandlers({ ...configured, ...given }), meHandlers, platformHandlers, healthHandlers]),
+    Effect.map(serverSettings, (configured) => {
+      const settings = { ...configured, ...given }
+      return listening(settings).pipe(
+        Layer.provide([
+          recordHandlers(settings),
+          privacyHandlers(settings),
+          meHandlers,
+          platformHandlers,
+          healthHandlers
+        ]),
         Layer.provide(services)
       )
-    )
+    })
   )

@@ -75,6 +75,9 @@ const records = HttpApiBuilder.group(VelocityApi, "records", (handlers) =>
     .handleRaw("restore", () => Effect.succeed(text("{}")))
     .handleRaw("history", () => Effect.succeed(text("{}")))
 )
+const privacy = HttpApiBuilder.group(VelocityApi, "privacy", (handlers) =>
+  handlers.handleRaw("erase", () => Effect.succeed(text("{}")))
+)
 const me = HttpApiBuilder.group(VelocityApi, "me", (handlers) =>
   handlers.handleRaw("me", ({ query }) => Effect.succeed(text(JSON.stringify(query))))
 )
@@ -138,7 +141,7 @@ const settings = {
   shutdownTimeout: 5_000
 }
 const server = listening(settings).pipe(
-  Layer.provide([records, me, platform, health]),
+  Layer.provide([records, privacy, me, platform, health]),
   Layer.provide(bearer),
   Layer.provide(services)
 )
@@ -490,7 +493,7 @@ describe("when it is told to stop", () => {
   it("lets what is under way end, and takes nothing new", async () => {
     const second = await start(
       listening({ ...settings, requestTimeout: 60_000 }).pipe(
-        Layer.provide([records, me, platform, health]),
+        Layer.provide([records, privacy, me, platform, health]),
         Layer.provide(bearer),
         Layer.provide(services)
       ),
