@@ -320,3 +320,29 @@ export const single = (pool: SessionPool, asked: Statement): Effect.Effect<SqlRe
       )
     })
   )
+
+/**
+ * Several statements on one session outside any transaction, each of which may take `within` milliseconds. The session may
+ * be given a role, settings and locks: it is closed afterwards.
+ */
+export const alone = <A, E, R>(
+  pool: SessionPool,
+  f: (query: (asked: Statement) => Effect.Effect<SqlResult, DatabaseFailure>) => Effect.Effect<A, E, R>,
+  within: number
+): Effect.Effect<A, E | DatabaseFailure, R> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const session = yield* pool.lease
+      const pinned = yield* session.connection.pin
+      yield* Effect.addFinalizer(() => Effect.sync(() => cut(session)))
+      return yield* f((asked) =>
+        Effect.suspend(() => {
+          expectAnswer(session, within)
+          return pinned.query(asked.sql, asked.params, false)
+        }).pipe(
+          Effect.mapError((error) => (sqlStateOf(error) === undefined ? lost(session, error) : fromSqlError(error))),
+          Effect.ensuring(Effect.sync(() => settled(session)))
+        )
+      )
+    })
+  ) as Effect.Effect<A, E | DatabaseFailure, R>

@@ -68,6 +68,7 @@ plain.effect("looks at once and then every hour, whatever happened to the round 
       epoch: "1",
       source: "folder",
       transaction: () => Effect.fail(failure("Unavailable", new Error("down"))),
+      alone: () => Effect.fail(failure("Unavailable", new Error("down"))),
       read: () =>
         Effect.suspend(() => {
           rounds += 1
