@@ -138,6 +138,11 @@ export const problems = {
     "It is missing, deleted, or not yours to see."
   ),
   still_referenced: entry(409, "Other records refer to this one", "Delete or change them first."),
+  held: entry(
+    409,
+    "A legal hold keeps this record",
+    "While a hold on its domain is in force nothing of it is erased; the audit log tells who placed it and why."
+  ),
   in_flight: entry(
     409,
     "The same request is being carried out",

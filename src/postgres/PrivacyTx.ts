@@ -45,9 +45,9 @@ export class PrivacyTx extends Context.Service<
   PrivacyTx,
   {
     /**
-     * Erases one record, whole or not at all. Fails with `Platform` VL060 where there is nothing to erase, VL061 where a
-     * ticket is demanded, VL062 before the operator has provisioned the table for it, and with `ForeignKey` where live
-     * records refer to it. With end `rollback` everything is done and then undone.
+     * Erases one record, whole or not at all. Fails with `Platform` VL080 where there is nothing to erase, VL081 where a
+     * ticket is demanded, VL082 before the operator has provisioned the table for it, VL083 under a legal hold, and
+     * with `ForeignKey` where live records refer to it. With end `rollback` everything is done and then undone.
      */
     readonly erase: (erasure: Erasure, options?: Options) => Effect.Effect<Erased, DatabaseFailure>
   }

@@ -45,7 +45,7 @@ const answersOf: Readonly<Record<string, ReadonlyArray<string>>> = {
 }
 const jsonAlone = ["application/json"]
 /** Groups whose answers are JSON, and where what is not served is told as a problem. */
-const guarded = new Set(["records", "me", "platform"])
+const guarded = new Set(["records", "privacy", "me", "platform"])
 
 /** Whether an Accept header (RFC 9110 §12.5.1) takes one of these types, or problems at least. */
 const accepts = (header: string | undefined, types: ReadonlyArray<string>): boolean => {

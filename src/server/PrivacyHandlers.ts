@@ -76,9 +76,12 @@ const refusalOf = (failure: DatabaseFailure, holder: string | undefined): Proble
   if (reason._tag === "CommitUnknown") return problem("commit_unknown", { headers: { "retry-after": "1" }, cause })
   if (reason._tag === "Serialization" || reason._tag === "Deadlock") return problem("write_conflict", { cause })
   if (reason._tag === "Platform") {
-    if (reason.code === "VL060") return problem("not_found", { cause })
-    if (reason.code === "VL061") return problem("ticket_required", { detail: "say it as ticket in the body", cause })
-    if (reason.code === "VL062") {
+    if (reason.code === "VL080") return problem("not_found", { cause })
+    if (reason.code === "VL081") return problem("ticket_required", { detail: "say it as ticket in the body", cause })
+    if (reason.code === "VL083") {
+      return problem("held", { detail: "the records of this domain are held; the hold must be lifted first", cause })
+    }
+    if (reason.code === "VL082") {
       return problem("not_ready", {
         detail: "the operator has not provisioned this record type for erasure yet",
         cause

@@ -81,6 +81,27 @@ describe("velocity record", () => {
     expect(await velocity("record", "import", country, file)).toMatchObject({ code: 0, out: "no records\n" })
   })
 
+  it("erases, once and with a reason", async () => {
+    const file = join(folder, "erased.ndjson")
+    await writeFile(file, '{"code":"VE","code3":"VEE","name":"Velocia E"}')
+    const [, id = ""] = /, ([0-9a-f-]{36}) to/u.exec((await velocity("record", "import", country, file)).out) ?? []
+    const tried = await velocity("record", "erase", country, id, "--reason", "asked for", "--dry-run")
+    expect([tried.code, JSON.parse(tried.out)]).toEqual([0, { id, rows: 1, versions: 1, answers: 0 }])
+    expect((await velocity("record", "get", country, id)).code).toBe(0)
+    plainly(await velocity("record", "erase", country, id), 2, "--reason")
+    const erased = await velocity("record", "erase", country, id, "--reason", "asked for", "--ticket", "DSR-1")
+    expect(JSON.parse(erased.out)).toMatchObject({ id, rows: 1, versions: 1, entry: expect.any(String) })
+    plainly(await velocity("record", "get", country, id), 1, "404 not_found")
+    plainly(await velocity("record", "erase", country, id, "--reason", "again"), 1, "404 not_found")
+    const rows = await admin(
+      `select reason, ticket_ref, outcome from platform.audit_log where action = 'erase' and entity_id = '${id}' order by occurred_at`
+    )
+    expect(rows).toEqual([
+      { reason: "asked for", ticket_ref: null, outcome: "dry_run" },
+      { reason: "asked for", ticket_ref: "DSR-1", outcome: "ok" }
+    ])
+  })
+
   it("says in a line what is wrong with its words", async () => {
     plainly(await velocity("record", "list", "acme/geo"), 2, "org/app/domain/object/version, such as")
     plainly(await velocity("record", "list", country, "--filter", "code"), 2, "is not field[op]=value")

@@ -10,8 +10,10 @@ import {
   Integer,
   make,
   SystemColumns,
-  type VelocityClient
+  type VelocityClient,
+  verifyEntryProof
 } from "../../src/client/index.ts"
+import { seal } from "../domain/EntryLog.ts"
 import { provision } from "../server/Provisioned.ts"
 import { thing } from "../server/Things.ts"
 import { makeWorld, tokenOf, type World } from "../server/World.ts"
@@ -95,6 +97,21 @@ describe("records of the client", () => {
     expect(past.length).toBe(6)
   })
 
+  it("are erased by the platform's officer, and by nobody else", async () => {
+    const { record } = await run(client.records(path, Thing).create({ name: "erased" }))
+    const officer = await clientOf(await world.token(world.platform, { sub: "olga", roles: ["platform-privacy"] }))
+    const why = { reason: "asked for", ticket: "DSR-1" }
+    expect((await problemOf(client.records(path).erase(record.id, why))).code).toBe("token_issuer")
+    expect((await problemOf(platform.records(path).erase(record.id, why))).code).toBe("operation_not_granted")
+    const tried = await run(officer.records(path).erase(record.id, { ...why, dryRun: true }))
+    expect(tried).toEqual({ id: record.id, rows: 1, versions: 1, answers: 0 })
+    const erased = await run(officer.records(path).erase(record.id, why))
+    expect(erased).toEqual({ ...tried, entry: expect.any(String) })
+    expect((await problemOf(officer.records(path).erase(record.id, why))).code).toBe("not_found")
+    const [past] = await run(Stream.runCollect(client.records(path).history(record.id)))
+    expect(past).toMatchObject({ op: "create", state: null, changed: [] })
+  })
+
   it("come as they are without one", async () => {
     const things = client.records(path)
     const { record } = await run(
@@ -162,6 +179,20 @@ describe("the rest of the client", () => {
     const entries = await run(Stream.runCollect(Stream.take(platform.platform.audit({ limit: "3" }), 10)))
     expect(entries.length).toBe(10)
     expect((await problemOf(Stream.runCollect(client.platform.audit()))).code).toBe("token_issuer")
+  })
+
+  it("verifies each entry as the API exports it, once it is sealed, and none that was altered", async () => {
+    const entries = await run(Stream.runCollect(platform.platform.audit({ limit: "1000" })))
+    expect(new Set(entries.map((one) => one.action)).size).toBeGreaterThan(2)
+    const log = await seal(entries)
+    for (const [index, entry] of entries.entries()) {
+      const proved = await run(verifyEntryProof(log.document(index), [log.key.text]))
+      expect({ ...proved.entry, hash: proved.hash }).toEqual(entry)
+      const document = { ...log.document(index), entry: { ...entry, actor: `${entry.actor}x` } }
+      expect(await Effect.runPromise(Effect.flip(verifyEntryProof(document, [log.key.text])))).toMatchObject({
+        verdict: "refuted"
+      })
+    }
   })
 
   it("asks for its token before each request", async () => {

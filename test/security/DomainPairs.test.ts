@@ -52,12 +52,19 @@ const recordCases: Readonly<Record<string, Case>> = {
   history: { needs: "history", ask: (path, { live }) => [`${path}/${live}/history`, {}] }
 }
 /** Cases of what is no record: how it is asked about a domain, and by whom it may be. */
-const otherCases: Readonly<Record<string, (chain: string) => string>> = {
-  "me.me": (chain) => `/api/me?path=${chain}`,
-  "platform.schemas": (chain) => `/api/platform/schemas?chain=${chain}`,
-  "platform.audit": (chain) => `/api/platform/audit?chain=${chain}`,
-  "platform.verify": () => "/api/platform/audit/verify"
+const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, Sent]>> = {
+  "me.me": ({ chain }) => [`/api/me?path=${chain}`, {}],
+  "platform.schemas": ({ chain }) => [`/api/platform/schemas?chain=${chain}`, {}],
+  "platform.audit": ({ chain }) => [`/api/platform/audit?chain=${chain}`, {}],
+  "platform.verify": () => ["/api/platform/audit/verify", {}],
+  "privacy.erase": (domain) => [
+    `${path(domain)}/${domain.live}/erase`,
+    { method: "POST", headers: json, body: '{"reason":"asked for"}' }
+  ]
 }
+/** The role that each of them is for. */
+const rolesFor = (name: string) =>
+  name === "me.me" ? "admin" : name === "privacy.erase" ? "platform-privacy" : "platform-auditor"
 /** Without a token, and without anything about tenants in the answer. */
 const open = ["health.healthz", "health.readyz", "health.metrics", "docs.openapi", "docs.page", "docs.root"]
 
@@ -249,14 +256,15 @@ const removed = async (domain: Domain) => {
 }
 
 describe.each(Object.keys(otherCases))("%s", (name) => {
-  const to = otherCases[name] as (chain: string) => string
+  const to = otherCases[name] as (domain: Domain) => readonly [string, Sent]
 
-  it("tells nothing to another domain's token", async () => {
+  it("tells nothing to another domain's token, and does nothing for it", async () => {
+    const before = await state()
     for (const holder of domains) {
       for (const target of domains) {
         for (const claimed of roleSets) {
           const token = await world.token(holder.strategy, { roles: claimed })
-          const reply = await send(world.url, to(target.chain), { token })
+          const reply = await ask(token, to(target))
           if (name === "me.me" && holder.strategy === target.strategy) {
             expect(reply.status).toBe(200)
             continue
@@ -264,19 +272,24 @@ describe.each(Object.keys(otherCases))("%s", (name) => {
           expect([reply.status, reply.json.code]).toEqual(name === "me.me" ? [404, "not_found"] : [401, "token_issuer"])
           expect(reply.text).not.toContain(marker)
         }
-        const claims = await world.token(holder.strategy, { roles: ["platform-admin", "platform-auditor"] })
-        expect((await send(world.url, to(target.chain), { token: claims })).status).toBeGreaterThanOrEqual(401)
+        const claims = await world.token(holder.strategy, {
+          roles: ["platform-admin", "platform-auditor", "platform-privacy"]
+        })
+        expect((await ask(claims, to(target))).status).toBeGreaterThanOrEqual(401)
       }
-      expect((await send(world.url, to(holder.chain))).status).toBe(401)
+      expect((await ask(undefined, to(holder))).status).toBe(401)
     }
+    expect(await state()).toBe(before)
   })
 
   it("answers whom it is for, without contents of records", async () => {
-    const token =
-      name === "me.me"
-        ? await world.token((domains[0] as Domain).strategy, { roles: ["admin"] })
-        : await world.token(world.platform, { roles: ["platform-auditor"] })
-    const reply = await send(world.url, to((domains[0] as Domain).chain), { token })
+    const [domain] = domains as [Domain]
+    const strategy = name === "me.me" ? domain.strategy : world.platform
+    for (const role of name === "me.me" ? [] : ["admin", "platform", "platform-none"]) {
+      const reply = await ask(await world.token(strategy, { roles: [role] }), to(domain))
+      expect([role, reply.status, reply.json.code]).toEqual([role, 403, "operation_not_granted"])
+    }
+    const reply = await ask(await world.token(strategy, { roles: [rolesFor(name)] }), to(domain))
     expect(reply.status).toBe(200)
     expect(reply.text).not.toContain(marker)
   })

@@ -430,6 +430,49 @@ describe("erasing is refused", () => {
     expect(codeOf(await ask(`${parts}/${child.id}/restore`, { method: "POST" }))).toEqual([409, "reference_not_found"])
   })
 
+  it("while a legal hold is on its domain, and reaches months that are kept apart", async () => {
+    const { id, name } = await lived()
+    const before = await whole(id)
+    // as retention makes them
+    await world.look(
+      `create table if not exists platform.legal_holds (id uuid primary key default gen_random_uuid(), chain text not null, reason text not null,
+         placed_by text not null, placed_at timestamptz not null default now(), lifted_by text, lifted_at timestamptz)`
+    )
+    await world.look("alter table platform.legal_holds owner to velocity_owner")
+    await world.look("insert into platform.legal_holds (chain, reason, placed_by) values ($1, 'r', 'x')", [chain])
+    expect(codeOf(await erase(id))).toEqual([409, "held"])
+    expect(await whole(id)).toBe(before)
+    await world.look("update platform.legal_holds set lifted_by = 'x', lifted_at = now()")
+    await world.look("create schema if not exists platform_archive authorization velocity_owner")
+    await world.look("create table platform_archive.event_log_2001_01 (like platform.event_log)")
+    await world.look("alter table platform_archive.event_log_2001_01 owner to velocity_owner")
+    await world.look(
+      "insert into platform_archive.event_log_2001_01 select * from platform.event_log where entity_id = $1::uuid and version = 1",
+      [id]
+    )
+    expect((await erase(id)).json).toMatchObject({ versions: 4 })
+    expect(await holding(name)).toEqual([])
+    await world.look("drop table platform_archive.event_log_2001_01")
+  })
+
+  it("while history is being moved, so that nothing comes back with a copy", async () => {
+    const { id } = await lived()
+    const before = await whole(id)
+    await Effect.runPromise(
+      Effect.scoped(
+        Effect.gen(function* () {
+          const mover = yield* connect(database.superuserUrl)
+          yield* mover.query("begin")
+          yield* mover.query("select pg_advisory_xact_lock(hashtextextended('velocity/history', 0))")
+          expect((yield* Effect.promise(() => erase(id))).status).toBe(503)
+          yield* mover.query("rollback")
+        })
+      )
+    )
+    expect(await whole(id)).toBe(before)
+    expect((await erase(id)).status).toBe(200)
+  })
+
   it("before the operator has provisioned the table for it, and never done in part", async () => {
     const { id } = await lived()
     const before = await whole(id)
@@ -664,6 +707,6 @@ describe("in the database nobody but velocity_privacy, by its one function,", ()
     for (const ctx of ["", '{"actor":"x"}', '{"reason":"r"}', '{"actor":"x","reason":" "}']) {
       expect([ctx, await attempt(database.apiUrl, "velocity_privacy", call, ctx)]).toEqual([ctx, "VL012"])
     }
-    expect(await attempt(database.apiUrl, "velocity_privacy", call.replace("thing", "nothing"))).toBe("VL060")
+    expect(await attempt(database.apiUrl, "velocity_privacy", call.replace("thing", "nothing"))).toBe("VL080")
   })
 })

@@ -160,6 +160,26 @@ const seeds: Readonly<Record<string, ReadonlyArray<Seed>>> = {
       code: "tenant_privilege"
     },
     {
+      name: "a platform role's that deletes",
+      sql: ["grant delete on acme_geo_atlas.city_v1 to velocity_privacy"],
+      code: "tenant_privilege"
+    },
+    {
+      name: "more than erasure needs",
+      sql: ["grant update, truncate on acme_geo_atlas.city_v1 to velocity_owner"],
+      code: "tenant_privilege"
+    },
+    {
+      name: "a column that erasure does not need",
+      sql: ["grant select (name) on acme_geo_atlas.city_v1 to velocity_owner"],
+      code: "tenant_privilege"
+    },
+    {
+      name: "a column, to another",
+      sql: ["grant update (name) on acme_geo_atlas.city_v1 to acme_geo_atlas_reader"],
+      code: "tenant_privilege"
+    },
+    {
       name: "another domain's role",
       sql: ["grant select on acme_geo_atlas.city_v1 to acme_geo_other_reader"],
       code: "tenant_privilege"
@@ -267,6 +287,26 @@ const seeds: Readonly<Record<string, ReadonlyArray<Seed>>> = {
       code: "event_log_rls"
     },
     {
+      name: "history that can be changed",
+      sql: ["grant update on platform.event_log to velocity_privacy"],
+      code: "event_log_privilege"
+    },
+    {
+      name: "a month of history that can be read",
+      sql: ["grant select on platform.event_log_{month} to acme_geo_atlas_reader"],
+      code: "event_log_privilege"
+    },
+    {
+      name: "a column of history",
+      sql: ["grant select (state) on platform.event_log to velocity_tenant"],
+      code: "event_log_privilege"
+    },
+    {
+      name: "another owner of a month of history",
+      sql: ["alter table platform.event_log_{month} owner to velocity_operator"],
+      code: "event_log_owner"
+    },
+    {
       name: "an open policy on history",
       sql: ["create policy odd on platform.event_log for select to velocity_tenant using (true)"],
       code: "event_log_policy"
@@ -336,6 +376,21 @@ const seeds: Readonly<Record<string, ReadonlyArray<Seed>>> = {
       sql: [
         "create policy velocity_odd on acme_geo_atlas.country_v1 for select to acme_geo_atlas_reader using (exists (select from acme_geo_atlas.city_v1))"
       ],
+      code: "unexpected_policy"
+    },
+    {
+      name: "a policy for erasure that shows rows to another role",
+      sql: ["alter policy velocity_erase on acme_geo_atlas.city_v1 to velocity_owner, acme_geo_atlas_reader"],
+      code: "unexpected_policy"
+    },
+    {
+      name: "a policy for erasure that lets rows in",
+      sql: ["alter policy velocity_erase on acme_geo_atlas.city_v1 with check (true)"],
+      code: "unexpected_policy"
+    },
+    {
+      name: "another policy for whom erasure runs as",
+      sql: ["create policy velocity_odd on acme_geo_atlas.city_v1 to velocity_owner using (true)"],
       code: "unexpected_policy"
     },
     {
