@@ -46,7 +46,7 @@ export interface Plan {
   /** Of the catalogue that it begins with. */
   readonly fingerprint: string
   readonly steps: ReadonlyArray<Step>
-  /** 32 hexadecimal digits over the definition, the catalogue and the ordered steps; estimates and reasons are not in it. */
+  /** `p` (digits alone would be a number in a manifest) and 32 hexadecimal digits over the definition, the catalogue and the ordered steps; estimates and reasons are not in it. */
   readonly hash: string
   /** What stays different, and why. */
   readonly notes: ReadonlyArray<string>
@@ -75,7 +75,7 @@ export const step = (
 /** Puts a plan together. */
 export const planOf = (parts: Omit<Plan, "hash">): Plan => ({
   ...parts,
-  hash: sha256Hex(
+  hash: `p${sha256Hex(
     canonicalJson([
       parts.path,
       parts.specHash,
@@ -90,7 +90,7 @@ export const planOf = (parts: Omit<Plan, "hash">): Plan => ({
         concurrently
       ])
     ])
-  ).slice(0, 32)
+  ).slice(0, 32)}`
 })
 
 export const needsApproval = (plan: Pick<Plan, "steps">): boolean => plan.steps.some((one) => one.needsApproval)

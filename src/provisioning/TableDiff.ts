@@ -252,7 +252,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
     const misfits = found(`misfits ${name}`)
     const rounded = found(`rounded ${name}`)
     if (misfits.count > 0) {
-      conflict([...at, "type"], `${renderFinding(misfits)} do not fit ${type}`)
+      conflict([...at, "type"], `${type} does not fit ${renderFinding(misfits)}`)
       return
     }
     const successor = quoteName(successorOf(name))
@@ -304,7 +304,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
           needsApproval: true,
           losesData: rounded.count > 0,
           ...(rounded.count > 0
-            ? { why: `${renderFinding(rounded)} are rounded` }
+            ? { why: `rounds ${renderFinding(rounded)}` }
             : narrows
               ? { why: "values that were allowed no longer are" }
               : {})
@@ -319,10 +319,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
     const { at, defaultSql, name } = column
     const now = latest(name)
     if (nulls.count > 0 && defaultSql === undefined) {
-      conflict(
-        [...at, "required"],
-        `${renderFinding(nulls)} have no value: give the field a default, or fill them first`
-      )
+      conflict([...at, "required"], `no value in ${renderFinding(nulls)}: give the field a default, or fill them first`)
       return
     }
     const isNew = actual.columns[name]?.notNull === false
@@ -334,7 +331,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
         step("backfill", `give ${name} its default`, [fill(wanted, name)], "ROW EXCLUSIVE", {
           batched: true,
           estimate: nulls.count,
-          why: `${renderFinding(nulls)} have no value`
+          why: `no value in ${renderFinding(nulls)}`
         })
       )
     }
@@ -459,7 +456,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
       step("switch", `drop field ${name}`, [alter(`drop column ${quoteName(name)}`)], "ACCESS EXCLUSIVE", {
         losesData: true,
         needsApproval: true,
-        ...(filled ? { why: `about ${rows} record${rows === 1 ? "" : "s"} lose it` } : {})
+        ...(filled ? { why: `of about ${rows} record${rows === 1 ? "" : "s"}` } : {})
       })
     )
   }
@@ -509,7 +506,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
       purpose === "enum" && was?.enum !== undefined ? (field.enum ?? []).filter((one) => !was.enum?.includes(one)) : []
     const breaks = isThere(name) && !copied.has(name) ? found(`breaks ${check.name}`) : none
     if (copied.has(name) && found(`breaks ${check.name}`).count > 0) {
-      conflict(check.at, `${renderFinding(found(`breaks ${check.name}`))} break ${check.comment}`)
+      conflict(check.at, `${check.comment} is not kept by ${renderFinding(found(`breaks ${check.name}`))}`)
       continue
     }
     const does =
@@ -523,7 +520,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
     const why = [
       ...(removed.length > 0 ? ["clients that send them are refused"] : []),
       ...(breaks.count > 0
-        ? [`${renderFinding(breaks)} break it; they stay, and cannot be changed without keeping it`]
+        ? [`it is not kept by ${renderFinding(breaks)}; what is there stays, and cannot be changed without keeping it`]
         : [])
     ].join("; ")
     add.push(
@@ -541,7 +538,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
       )
     )
     if (!filled) continue
-    if (breaks.count > 0) notes.push(`${renderFinding(breaks)} break ${check.comment}`)
+    if (breaks.count > 0) notes.push(`${check.comment} is not kept by ${renderFinding(breaks)}`)
     else validate(check.comment, partName(named, wanted, check.name), "of the rows that are there")
   }
   for (const key of keys) {
@@ -549,7 +546,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
     const quoted = quoteName(key.name)
     const lost = isThere(key.field) ? found(`orphans ${key.name}`) : none
     if (lost.count > 0) {
-      conflict(key.at, `${renderFinding(lost)} refer to no record of ${key.target}`)
+      conflict(key.at, `there is no record of ${key.target} for ${renderFinding(lost)}`)
       continue
     }
     add.push(
@@ -572,7 +569,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
   }
   for (const part of unproved) {
     const lost = "purpose" in part ? found(`breaks ${part.name}`) : found(`orphans ${part.name}`)
-    if (lost.count > 0) notes.push(`${renderFinding(lost)} break ${part.comment}`)
+    if (lost.count > 0) notes.push(`${part.comment} is not kept by ${renderFinding(lost)}`)
     else validate(part.comment, partName(named, wanted, part.name), "of the rows that are there")
   }
 
@@ -595,7 +592,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
     const does = `${unique ? "unique" : "index"} ${fields.join(", ")}`
     const doubles = found(`doubles ${name}`)
     if (doubles.count > 0) {
-      conflict(index.at, `${renderFinding(doubles, "value")} are there more than once`)
+      conflict(index.at, `not unique: ${renderFinding(doubles, "value")}`)
       continue
     }
     const swap = fields.some((field) => copied.has(field))

@@ -271,10 +271,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
             "CannotEvolve /spec/fields/0/type /spec/fields/1/type"
           ],
           [[field({}), number, { name: "r", type: "string" }], "CannotEvolve /spec/fields/2/type"],
-          [
-            [{ name: "b", type: "json", renamedFrom: ["a", "n"] }, reference],
-            "CannotEvolve /spec/fields/0/renamedFrom"
-          ]
+          [[{ name: "b", type: "json", renamedFrom: ["a", "n"] }, reference], "CannotEvolve /spec/fields/0/renamedFrom"]
         ]
         for (const [fields, wanted] of cases) expect(yield* refusalOf(apply(table(fields)))).toBe(wanted)
         expect(yield* refusalOf(apply(table([...all, { name: "b", type: "uuid", renamedFrom: ["a"] }])))).toBe(
@@ -401,7 +398,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
             .replaceAll("'", "''")
             .replace(/"access":"[0-9a-f]+"/u, '"access":"0123456789abcdef"')}'`
         )
-        yield* look("update platform.schema_defs set wanted_hash = 'before' where pg_table = 'elder_v1'")
+        yield* look("update platform.schema_defs set serving_hash = 'before' where pg_table = 'elder_v1'")
         expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
         expect(yield* apply(spec)).toMatchObject({ _tag: "Applied", steps: ["access"] })
         const rights = yield* look(
