@@ -25,6 +25,7 @@ import {
   type WantedCheck,
   type WantedColumn,
   type WantedForeignKey,
+  type WantedIndex,
   type WantedTable
 } from "./WantedTable.ts"
 
@@ -112,10 +113,35 @@ const orphans = (wanted: WantedTable, key: WantedForeignKey): string =>
   `select c.id::text as hit from ${wanted.table} c where c.${quoteName(key.field)} is not null and c.deleted_at is null
      and not exists (select from ${qualified(wanted.schema, key.targetTable)} p where p.id = c.${quoteName(key.field)} and p._live)`
 
+/** The unique indexes that are new, or over a field whose values change. */
+const uniques = (comparison: Comparison): ReadonlyArray<WantedIndex> => {
+  const { indexes, required } = parts(comparison)
+  const filled = new Set(required.map(({ name }) => name))
+  return comparison.wanted.indexes.filter(
+    (index) => index.unique && (indexes.includes(index) || involves(index.fields, filled))
+  )
+}
+
+/** What a field will hold in the rows that are there: an expression, the same in all of them, or nothing. */
+const valueAfter = (comparison: Comparison, name: string): "constant" | "nothing" | (string & {}) => {
+  const { isThere, required, types } = parts(comparison)
+  const column = comparison.wanted.columns.find((one) => one.name === name)
+  if (column === undefined) return "nothing"
+  if (!isThere(name)) return column.field.required && column.defaultSql !== undefined ? "constant" : "nothing"
+  const quoted = quoteName(name)
+  const value =
+    types.get(name)?._tag === "Copy"
+      ? `case when pg_input_is_valid(${quoted}::text, ${quoteText(column.type)}) then ${quoted}::${column.type} end`
+      : quoted
+  return required.includes(column) && column.defaultSql !== undefined ? `coalesce(${value}, ${column.defaultSql})` : value
+}
+
 /** What must be known of the rows before there can be a plan. */
 export const questionsOf = (comparison: Comparison): ReadonlyArray<Question> => {
   const { wanted } = comparison
-  const { checks, indexes, isThere, keys, required, types, unproved } = parts(comparison)
+  const { checks, isThere: exists, keys, required, types, unproved } = parts(comparison)
+  // of a field that cannot become what it should nothing is asked
+  const isThere = (name: string) => exists(name) && types.get(name)?._tag !== "Refused"
   const unprovedNames = new Set(unproved.map((part) => part.name))
   const rows = (condition: string) => `select id::text as hit from ${wanted.table} where ${condition}`
   return [
@@ -143,16 +169,20 @@ export const questionsOf = (comparison: Comparison): ReadonlyArray<Question> => 
     ...wanted.foreignKeys
       .filter((key) => isThere(key.field) && (keys.includes(key) || unprovedNames.has(key.name)))
       .map((key) => ({ key: `orphans ${key.name}`, select: orphans(wanted, key) })),
-    ...indexes
-      .filter((index) => index.unique && index.fields.every(isThere))
-      .map((index) => {
-        const columns = index.fields.map(quoteName)
-        return {
+    ...uniques(comparison).flatMap((index) => {
+      const values = index.fields.map((name) => valueAfter(comparison, name))
+      if (values.some((value) => value === "nothing")) return []
+      if (index.fields.some((name) => exists(name) && !isThere(name))) return []
+      const some = values.filter((value) => value !== "constant")
+      const live = ["deleted_at is null", ...some.map((value) => `${value} is not null`)].join(" and ")
+      const groups = some.length === 0 ? "" : ` group by ${some.join(", ")}`
+      return [
+        {
           key: `doubles ${index.name}`,
-          select: `select min(id::text) || ' and ' || (count(*) - 1) || ' more' as hit from ${wanted.table}
-            where deleted_at is null and ${columns.map((column) => `${column} is not null`).join(" and ")} group by ${columns.join(", ")} having count(*) > 1`
+          select: `select min(id::text) || ' and ' || (count(*) - 1) || ' more' as hit from ${wanted.table} where ${live}${groups} having count(*) > 1`
         }
-      })
+      ]
+    })
   ]
 }
 
@@ -585,16 +615,15 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
       )
     )
   }
+  for (const { at, name } of uniques(comparison)) {
+    const doubles = found(`doubles ${name}`)
+    if (doubles.count > 0) conflict(at, `not unique: ${renderFinding(doubles, "value")}`)
+  }
   const swaps: Array<string> = []
   for (const index of indexes) {
     const { fields, name, unique } = index
     if (fields.some((field) => types.get(field)?._tag === "Refused")) continue
     const does = `${unique ? "unique" : "index"} ${fields.join(", ")}`
-    const doubles = found(`doubles ${name}`)
-    if (doubles.count > 0) {
-      conflict(index.at, `not unique: ${renderFinding(doubles, "value")}`)
-      continue
-    }
     const swap = fields.some((field) => copied.has(field))
     const is = actual.indexes[name]
     const isOther = is?.valid === true && is.definition !== target.indexes[name]?.definition
