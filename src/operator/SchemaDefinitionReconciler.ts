@@ -10,7 +10,8 @@ import * as Provision from "../provisioning/Provision.ts"
 import { refused } from "../provisioning/ProvisionRefused.ts"
 import { withdraw } from "../provisioning/Withdrawal.ts"
 import { ruleFaults } from "../records/type/Rules.ts"
-import { ready, stalled, type Verdict, waiting } from "./Conditions.ts"
+import { ready, stalled, waiting } from "./Conditions.ts"
+import * as DriftWatch from "./DriftWatch.ts"
 import type { Superseded } from "./Fence.ts"
 import { isProvisioned, parentVerdict } from "./Parents.ts"
 import { concluded, type Reconciled, type Reconciler } from "./Reconciler.ts"
@@ -40,13 +41,9 @@ const progressText = ({ does, estimate, position, rows, steps }: Evolution.Evolv
 }
 
 /** The conclusion of what provisioning came to. */
-const conclusionOf = (text: string, outcome: Evolution.Result | Verdict): Reconciled => {
+const conclusionOf = (text: string, outcome: Evolution.Result): Reconciled => {
   const status = { path: text }
   switch (outcome._tag) {
-    case "Ready":
-    case "Waiting":
-    case "Stalled":
-      return concluded(outcome, status)
     case "Conflicting":
       return { ...concluded(stalled("DataConflict", outcome.message), status), again: 60_000 }
     case "Evolving":
@@ -75,6 +72,16 @@ const conclusionOf = (text: string, outcome: Evolution.Result | Verdict): Reconc
   }
 }
 
+const conclusionWithDrift = (conclusion: Reconciled, { differences, repaired }: DriftWatch.Found): Reconciled => {
+  if (differences.length > 0) {
+    const verdict = stalled("Drifted", `the table was changed by hand: ${differences.join("; ")}`)
+    return { ...conclusion, verdict, again: DriftWatch.lookAgain }
+  }
+  const { verdict } = conclusion
+  if (repaired.length === 0 || verdict._tag !== "Ready") return conclusion
+  return { ...conclusion, verdict: ready(`${verdict.message}; put right: ${repaired.join(", ")}`, "DriftRepaired") }
+}
+
 export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
   kind: "SchemaDefinition",
   reconcile: (world, resource) =>
@@ -95,12 +102,19 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       if (rules.length > 0) {
         return concluded(verdictOf(refused("Invalid", "a rule cannot be admitted", rules)), { path: text })
       }
-      const outcome =
-        (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ??
-        (yield* Evolution.provision<Superseded>(world.fence, wanted, slice).pipe(
-          Effect.catchTag("ProvisionRefused", (refusal) => Effect.succeed(verdictOf(refusal)))
-        ))
-      return conclusionOf(text, outcome)
+      const provisioned = Evolution.provision<Superseded>(world.fence, wanted, slice)
+      return yield* Effect.gen(function* () {
+        const outcome = (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ?? (yield* provisioned)
+        if (outcome._tag !== "Unchanged") return conclusionOf(text, outcome)
+        const drift = yield* DriftWatch.watch(world, text)
+        // an index is built as any other is
+        const settled = drift.planned ? yield* provisioned : outcome
+        return settled._tag === "Applied" || settled._tag === "Unchanged"
+          ? conclusionWithDrift(conclusionOf(text, settled), drift)
+          : conclusionOf(text, settled)
+      }).pipe(
+        Effect.catchTag("ProvisionRefused", (refusal) => Effect.succeed(concluded(verdictOf(refusal), { path: text })))
+      )
     }),
   remove: (world, { name, namespace }) =>
     Effect.gen(function* () {

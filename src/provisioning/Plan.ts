@@ -32,6 +32,8 @@ export interface Step {
   /** Outside transactions. */
   readonly concurrently: boolean
   readonly batched: boolean
+  /** It puts right what somebody did by hand, and touches no record and no promise of the definition. */
+  readonly repairs: boolean
   /** The index that it builds. */
   readonly object?: string | undefined
   /** Rows that it reads or writes, about; undefined where it looks at none. */
@@ -69,6 +71,7 @@ export const step = (
   needsApproval: false,
   concurrently: false,
   batched: false,
+  repairs: false,
   ...more
 })
 

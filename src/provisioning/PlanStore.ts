@@ -138,6 +138,7 @@ export const steps = (tx: Tx, id: string): Effect.Effect<ReadonlyArray<StoredSte
           needsApproval: row.needs_approval === true,
           concurrently: row.is_concurrent === true,
           batched: row.batched === true,
+          repairs: false,
           object: textOf(row.object),
           estimate: row.estimate === null ? undefined : Number(row.estimate),
           why: textOf(row.why),

@@ -204,7 +204,7 @@ const refusalOf = Effect.fnUntraced(function* (tx: Tx, wanted: WantedDefinition,
   return String(domain.pg_schema)
 })
 
-interface MirrorIds {
+export interface MirrorIds {
   readonly id: number
   readonly storage: number
 }

@@ -133,7 +133,9 @@ const valueAfter = (comparison: Comparison, name: string): "constant" | "nothing
     types.get(name)?._tag === "Copy"
       ? `case when pg_input_is_valid(${quoted}::text, ${quoteText(column.type)}) then ${quoted}::${column.type} end`
       : quoted
-  return required.includes(column) && column.defaultSql !== undefined ? `coalesce(${value}, ${column.defaultSql})` : value
+  return required.includes(column) && column.defaultSql !== undefined
+    ? `coalesce(${value}, ${column.defaultSql})`
+    : value
 }
 
 /** What must be known of the rows before there can be a plan. */
@@ -210,10 +212,11 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
   const conflict = (at: ReadonlyArray<PropertyKey>, detail: string) =>
     faults.push(fault(["spec", ...at], "data_conflict", detail))
   const estimate = filled ? { estimate: rows } : {}
+  const repair = { repairs: true }
   const copied = new Set([...types].flatMap(([name, one]) => (one._tag === "Copy" ? [name] : [])))
   // a column that a policy looks at can be neither dropped nor altered
   let freesColumns = false
-  const validate = (does: string, name: string, of: string) =>
+  const validate = (does: string, name: string, repairs = false) =>
     after.push(
       step(
         "validate",
@@ -222,7 +225,8 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
         "SHARE UPDATE EXCLUSIVE",
         {
           ...estimate,
-          why: of
+          why: "of the rows that are there",
+          repairs
         }
       )
     )
@@ -242,7 +246,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
   ]
   if (leftovers.length > 0)
     (filled ? expand : cut).push(
-      step(filled ? "expand" : "switch", "clear away what is left over", leftovers, "ACCESS EXCLUSIVE")
+      step(filled ? "expand" : "switch", "clear away what is left over", leftovers, "ACCESS EXCLUSIVE", repair)
     )
 
   // columns
@@ -569,7 +573,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
     )
     if (!filled) continue
     if (breaks.count > 0) notes.push(`${check.comment} is not kept by ${renderFinding(breaks)}`)
-    else validate(check.comment, partName(named, wanted, check.name), "of the rows that are there")
+    else validate(check.comment, partName(named, wanted, check.name))
   }
   for (const key of keys) {
     const is = actual.constraints[key.name]
@@ -595,12 +599,12 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
           : { needsApproval: true, why: "it refers to other records" }
       )
     )
-    if (filled) validate(`foreign key ${key.field}`, partName(named, wanted, key.name), "of the rows that are there")
+    if (filled) validate(`foreign key ${key.field}`, partName(named, wanted, key.name))
   }
   for (const part of unproved) {
     const lost = "purpose" in part ? found(`breaks ${part.name}`) : found(`orphans ${part.name}`)
     if (lost.count > 0) notes.push(`${part.comment} is not kept by ${renderFinding(lost)}`)
-    else validate(part.comment, partName(named, wanted, part.name), "of the rows that are there")
+    else validate(part.comment, partName(named, wanted, part.name), true)
   }
 
   // indexes
@@ -635,7 +639,8 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
             "expand",
             `drop another index of the name ${name}`,
             [`drop index ${qualified(wanted.schema, name)}`],
-            "ACCESS EXCLUSIVE"
+            "ACCESS EXCLUSIVE",
+            { repairs: !unique }
           )
         )
       }
@@ -651,15 +656,17 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
             })
           ],
           "SHARE UPDATE EXCLUSIVE",
-          { concurrently: true, object: made, ...estimate }
+          { concurrently: true, object: made, repairs: !unique, ...estimate }
         )
       )
       if (swap) swaps.push(`alter index ${qualified(wanted.schema, made)} rename to ${quoteName(name)}`)
-      add.push(step("switch", `comment ${does}`, [commentOnIndex(wanted, index)], "none"))
+      add.push(step("switch", `comment ${does}`, [commentOnIndex(wanted, index)], "none", { repairs: !unique }))
     } else {
       const drop = is !== undefined && !swap ? [`drop index ${qualified(wanted.schema, name)}`] : []
       add.push(
-        step("switch", does, [...drop, indexSql(wanted, index), commentOnIndex(wanted, index)], "ACCESS EXCLUSIVE")
+        step("switch", does, [...drop, indexSql(wanted, index), commentOnIndex(wanted, index)], "ACCESS EXCLUSIVE", {
+          repairs: !unique
+        })
       )
     }
   }
@@ -668,7 +675,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
   for (const index of wanted.indexes) {
     const is = actual.indexes[index.name]
     if (indexes.includes(index) || is === undefined || is.comment === index.comment) continue
-    add.push(step("switch", `comment ${index.comment}`, [commentOnIndex(wanted, index)], "none"))
+    add.push(step("switch", `comment ${index.comment}`, [commentOnIndex(wanted, index)], "none", repair))
   }
   for (const part of [...wanted.checks, ...wanted.foreignKeys]) {
     const is = actual.constraints[part.name]
@@ -679,7 +686,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
       keys.some((one) => one.name === part.name)
     )
       continue
-    add.push(step("switch", `comment ${part.comment}`, [commentOnConstraint(wanted, part)], "none"))
+    add.push(step("switch", `comment ${part.comment}`, [commentOnConstraint(wanted, part)], "none", repair))
   }
 
   // names
@@ -740,8 +747,16 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
   const first =
     shut.length === 0
       ? []
-      : [step("switch", dropsPolicies ? "policies away" : "what is not asked for away", shut, "ACCESS EXCLUSIVE")]
-  const last = opens ? [step("switch", "access", [...remake, ...access], "ACCESS EXCLUSIVE")] : []
+      : [
+          step(
+            "switch",
+            dropsPolicies ? "policies away" : "what is not asked for away",
+            shut,
+            "ACCESS EXCLUSIVE",
+            repair
+          )
+        ]
+  const last = opens ? [step("switch", "access", [...remake, ...access], "ACCESS EXCLUSIVE", repair)] : []
   const comment =
     actual.comment === tableComment(wanted.path)
       ? []
@@ -750,7 +765,8 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
             "switch",
             "comment on the table",
             [`comment on table ${wanted.table} is ${quoteText(tableComment(wanted.path))}`],
-            "none"
+            "none",
+            repair
           )
         ]
   return {
