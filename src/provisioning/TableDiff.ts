@@ -358,32 +358,51 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
     }
     const isNew = actual.columns[name]?.notNull === false
     const check = quoteName(notNullCheck(wanted.name, now))
-    const fill = (of: WantedTable, field: string) =>
-      inBatches(of.table, `${quoteName(field)} is null`, `${quoteName(field)} = ${defaultSql}`)
-    if (isNew && defaultSql !== undefined && nulls.count > 0) {
-      backfill.push(
-        step("backfill", `give ${name} its default`, [fill(wanted, name)], "ROW EXCLUSIVE", {
-          batched: true,
-          estimate: nulls.count,
-          why: `no value in ${renderFinding(nulls)}`
-        })
+    const quoted = quoteName(name)
+    const fills = isNew && defaultSql !== undefined
+    const open = `${notNullCheck(wanted.name, now)}_n`
+    if (fills) {
+      if (nulls.count > 0) {
+        backfill.push(
+          step(
+            "backfill",
+            `give ${name} its default`,
+            [inBatches(wanted.table, `${quoted} is null`, `${quoted} = ${defaultSql}`)],
+            "ROW EXCLUSIVE",
+            { batched: true, estimate: nulls.count, why: `no value in ${renderFinding(nulls)}` }
+          )
+        )
+      }
+      // until the switch records may come without a value; by this index those few are found while everybody waits
+      const column = copied.has(name) ? successorOf(name) : name
+      build.push(
+        step(
+          "build",
+          `an index of what has no ${name}`,
+          [`create index concurrently ${quoteName(open)} on ${wanted.table} (id) where ${quoteName(column)} is null`],
+          "SHARE UPDATE EXCLUSIVE",
+          { concurrently: true, object: open, ...estimate }
+        )
       )
     }
     add.push(
       step(
         "switch",
         `require ${now}`,
-        [alter(`add constraint ${check} check (${quoteName(name)} is not null) not valid`)],
+        [
+          ...(fills
+            ? [
+                `lock table ${wanted.table} in access exclusive mode`,
+                `update ${wanted.table} set ${quoted} = ${defaultSql} where ${quoted} is null`,
+                `drop index ${qualified(wanted.schema, open)}`
+              ]
+            : []),
+          alter(`add constraint ${check} check (${quoted} is not null) not valid`)
+        ],
         "ACCESS EXCLUSIVE",
-        isNew && defaultSql === undefined ? { needsApproval: true, why: "clients that leave it out are refused" } : {}
+        isNew && !fills ? { needsApproval: true, why: "clients that leave it out are refused" } : {}
       )
     )
-    if (isNew && defaultSql !== undefined) {
-      // what came without a value until the switch
-      after.push(
-        step("validate", `give ${now} its default`, [fill(named, now)], "ROW EXCLUSIVE", { batched: true, ...estimate })
-      )
-    }
     after.push(
       step(
         "validate",
