@@ -171,6 +171,9 @@ const evolve = (spec: unknown, refused: () => void) =>
     Effect.runPromise
   )
 
+const waited = `select 1 as one from pg_locks l join pg_stat_activity a on a.pid = l.pid
+  where l.locktype = 'virtualxid' and not l.granted and a.datname = current_database()`
+
 /** A transaction that has read the table and idles until it is let go, and an export that takes a second and a half. */
 const loiter = (released: Promise<void>) =>
   Effect.scoped(
@@ -182,7 +185,13 @@ const loiter = (released: Promise<void>) =>
       yield* Effect.all(
         [
           Effect.andThen(
-            Effect.promise(() => released),
+            // an index that is built waits for it, whatever it does
+            Effect.race(
+              Effect.promise(() => released),
+              Effect.promise(() => world.look(waited)).pipe(
+                Effect.repeat({ until: (rows) => rows.length > 0, schedule: Schedule.spaced("100 millis") })
+              )
+            ),
             idle.query("rollback")
           ),
           slow.query(`select count(*), pg_sleep(1.5) from ${table}`)
