@@ -9,6 +9,7 @@ import { environmentHelp } from "./Environment.ts"
 import { migrate } from "./Migrate.ts"
 import { operator } from "./Operator.ts"
 import { record } from "./Record.ts"
+import { schema } from "./Schema.ts"
 import { token } from "./Token.ts"
 
 /** The version of the package; a test keeps it equal to package.json. */
@@ -20,9 +21,10 @@ const root = Command.make("velocity").pipe(
     { command: "velocity dev", description: "The whole product on a laptop" },
     { command: "velocity token --actor alice --roles buyer", description: "A token for it" },
     { command: "velocity record list acme/geo/atlas/country/v1", description: "Records, as a table" },
+    { command: "velocity schema plan -f order.yaml", description: "What applying it would do to the table" },
     { command: "velocity audit verify", description: "Check the audit log" }
   ]),
-  Command.withSubcommands([dev, api, operator, migrate, doctor, token, record, audit])
+  Command.withSubcommands([dev, api, operator, migrate, doctor, token, schema, record, audit])
 )
 
 /** The library's help, and on the root page the variables and exit codes as well. */

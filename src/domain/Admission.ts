@@ -216,6 +216,26 @@ const duplicates = (names: ReadonlyArray<string>): ReadonlyArray<readonly [numbe
   })
 }
 
+/** A name that a field had is no other field's, now or before: whose records would keep what it held? */
+const formerNameFaults = (fields: ReadonlyArray<Field>): ReadonlyArray<Fault> => {
+  const claimed = new Map(fields.map((field) => [field.name, field.name]))
+  return fields.flatMap((field, index) =>
+    (field.renamedFrom ?? []).flatMap((former, position) => {
+      const other = claimed.get(former)
+      claimed.set(former, field.name)
+      return other === undefined
+        ? []
+        : [
+            fault(
+              ["fields", index, "renamedFrom", position],
+              "renamed_from",
+              `${former} is a name of the field ${other}`
+            )
+          ]
+    })
+  )
+}
+
 /** Every fault of a decoded definition, with pointers into its spec. */
 export const admit = (spec: SchemaDefinitionSpec): ReadonlyArray<Fault> => {
   const fields = new Map(spec.fields.map((field) => [field.name, field]))
@@ -233,6 +253,7 @@ export const admit = (spec: SchemaDefinitionSpec): ReadonlyArray<Fault> => {
     ...duplicates(spec.fields.map((field) => field.name)).map(([index, name]) =>
       fault(["fields", index, "name"], "duplicate", `there are two fields ${name}`)
     ),
+    ...formerNameFaults(spec.fields),
     ...spec.fields.flatMap((field, index) => [
       ...fieldFaults(field, ["fields", index]),
       ...undeclared(field.access?.read, ["fields", index, "access", "read"]),

@@ -113,6 +113,10 @@ export const FieldAccess = Schema.Struct({
 export const Field = Schema.Struct({
   name: FieldName,
   type: FieldType,
+  /** Names that it had, newest first; its records keep what they hold. */
+  renamedFrom: Schema.optionalKey(
+    Schema.Array(FieldName).check(Schema.isMinLength(1), Schema.isMaxLength(8), Schema.isUnique())
+  ),
   description: Schema.optionalKey(text(1024)),
   required: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
   unique: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),

@@ -164,7 +164,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       const resource = store.get(identity)
       if (resource !== undefined) {
         const before = statuses.get(identity)
-        const { applied, status, verdict } = yield* reconciler.reconcile(world, resource as ResourceOf<Kind>)
+        const { again, applied, status, verdict } = yield* reconciler.reconcile(world, resource as ResourceOf<Kind>)
         const { changed, state } = yield* statuses.conclude(identity, resource, verdict, status)
         if (changed) yield* tell({ _tag: "Resource", state })
         const turned = (type: "Ready" | "Provisioned") =>
@@ -173,6 +173,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
           const woken = reconciler.dependents(world, resource as ResourceOf<Kind>).map(identityOf)
           yield* addAll(new Set(woken.filter((one) => one !== identity)))
         }
+        if (again !== undefined) yield* queue.later(identity, Duration.millis(again))
         return
       }
       if (!departed.has(identity)) return

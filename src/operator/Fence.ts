@@ -6,7 +6,7 @@
  */
 import { type Cause, Context, Data, Effect, Layer, Schedule } from "effect"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
-import { OperatorSql, type Tx } from "../postgres/OperatorSql.ts"
+import { type OperatorDatabases, OperatorSql, type Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
 
 /** Another operator has taken a term since. */
@@ -56,6 +56,8 @@ export class Fence extends Context.Service<
     readonly long: <A, E, R>(
       f: (tx: Tx) => Effect.Effect<A, E, R>
     ) => Effect.Effect<A, E | DatabaseFailure | Superseded, R>
+    /** Statements outside transactions, which hold no term: their caller has one of this term before and after. */
+    readonly alone: OperatorDatabases["alone"]
     /** Reads without holding the term. */
     readonly read: <A, E, R>(f: (tx: Tx) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | DatabaseFailure, R>
   }
@@ -93,6 +95,7 @@ export class Fence extends Context.Service<
           transaction: (f) =>
             sql.transaction((tx) => Effect.andThen(tx.query(check), f(tx))).pipe(Effect.catch(asSuperseded)),
           long: (f) => sql.transaction(f, { long: true }).pipe(Effect.catch(asSuperseded)),
+          alone: sql.alone,
           read: (f) => sql.transaction(f, { end: "read" })
         })
       })

@@ -24,6 +24,8 @@ export interface Located {
   readonly resource: Resource
   readonly file: string
   readonly line: number
+  /** Where a pointer into it leads to, or the last key on the way. */
+  readonly at: (pointer: string) => { readonly line: number; readonly column: number }
 }
 
 /** Something wrong with a file or a document of it. */
@@ -158,7 +160,13 @@ export const parseManifests = (file: string, content: string): ParsedFile => {
       continue
     }
     const start = document.contents.range?.[0] ?? 0
-    resources.push({ identity: identityOf(decoded.resource), resource: decoded.resource, file, line: at(start).line })
+    resources.push({
+      identity: identityOf(decoded.resource),
+      resource: decoded.resource,
+      file,
+      line: at(start).line,
+      at: (pointer) => at(nodeAt(document, pointer)?.range?.[0] ?? start)
+    })
   }
   return { resources, problems }
 }

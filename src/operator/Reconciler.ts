@@ -29,6 +29,8 @@ export interface Reconciled {
   readonly status: Readonly<Record<string, unknown>>
   /** Whether something was changed in Postgres. */
   readonly applied: boolean
+  /** After which time it is to be looked at again, in milliseconds: there is more to do, or somebody may have decided. */
+  readonly again?: number | undefined
 }
 
 /** What is left of a resource whose manifest is gone. */

@@ -1,16 +1,86 @@
 /** A definition: its table, and that it is served. */
 import { Effect } from "effect"
 import { chainOf, formatPath } from "../domain/Names.ts"
+import type { ResourceOf } from "../domain/Resource.ts"
 import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import { statement } from "../postgres/Statement.ts"
+import * as Evolution from "../provisioning/Evolution.ts"
+import { renderStep } from "../provisioning/Plan.ts"
 import * as Provision from "../provisioning/Provision.ts"
 import { refused } from "../provisioning/ProvisionRefused.ts"
 import { withdraw } from "../provisioning/Withdrawal.ts"
 import { ruleFaults } from "../records/type/Rules.ts"
-import { ready, waiting } from "./Conditions.ts"
+import { ready, stalled, waiting } from "./Conditions.ts"
+import * as DriftWatch from "./DriftWatch.ts"
+import type { Superseded } from "./Fence.ts"
 import { isProvisioned, parentVerdict } from "./Parents.ts"
-import { concluded, type Reconciler } from "./Reconciler.ts"
+import { concluded, type Reconciled, type Reconciler } from "./Reconciler.ts"
 import { verdictOf } from "./Refusals.ts"
+
+/** How long a plan is carried on with before other resources have their turn, in milliseconds. */
+const slice = 1_000
+/** How often it is looked whether somebody approved. */
+const askAgain = 5_000
+
+/** What the manifest says of an approval; who may write the folder is trusted as a whole. */
+const approvalOf = ({ metadata }: ResourceOf<"SchemaDefinition">) => {
+  const hash = metadata.annotations?.["velocity.sh/approve-plan"]
+  return hash === undefined ? undefined : { hash, by: metadata.annotations?.["velocity.sh/approved-by"] ?? "manifest" }
+}
+
+/** What a plan comes to, in the words of a status. */
+const planText = ({ hash, steps }: Provision.Planned): string =>
+  `plan ${hash}: ${steps
+    .filter((one) => one.lock !== "none")
+    .map(renderStep)
+    .join("; ")}`
+
+const progressText = ({ does, estimate, position, rows, steps }: Evolution.Evolving): string => {
+  const done = estimate === undefined || rows === 0 ? "" : `, ${rows} of about ${estimate} records`
+  return `step ${position} of ${steps}: ${does}${done}`
+}
+
+/** The conclusion of what provisioning came to. */
+const conclusionOf = (text: string, outcome: Evolution.Result): Reconciled => {
+  const status = { path: text }
+  switch (outcome._tag) {
+    case "Conflicting":
+      return { ...concluded(stalled("DataConflict", outcome.message), status), again: 60_000 }
+    case "Evolving":
+      return {
+        ...concluded(waiting("Evolving", progressText(outcome), true), { ...status, plan: { hash: outcome.hash } }),
+        again: 0
+      }
+    case "Planned": {
+      const table = `${outcome.pgSchema}.${outcome.pgTable}`
+      const verdict = stalled(
+        outcome.overtaken ? "PlanOvertaken" : "ApprovalRequired",
+        `${outcome.overtaken ? "another plan was approved, and is no more; " : ""}${planText(outcome)}; what was served is served on until velocity.sh/approve-plan is ${outcome.hash}`
+      )
+      return { ...concluded(verdict, { ...status, pgTable: table, plan: { hash: outcome.hash } }), again: askAgain }
+    }
+    case "Applied":
+    case "Unchanged": {
+      const { generation, missing, notes, pgSchema, pgTable } = outcome
+      const table = `${pgSchema}.${pgTable}`
+      const verdict =
+        missing.length > 0
+          ? waiting("RefMissing", `${missing.join(", ")} not there; served without that foreign key`)
+          : ready([`${table} is served in generation ${generation}`, ...notes].join("; "), "Provisioned")
+      return concluded(verdict, { ...status, pgTable: table, generation }, outcome._tag === "Applied")
+    }
+  }
+}
+
+const conclusionWithDrift = (conclusion: Reconciled, { differences, repaired }: DriftWatch.Found): Reconciled => {
+  if (differences.length > 0) {
+    const verdict = stalled("Drifted", `the table was changed by hand: ${differences.join("; ")}`)
+    return { ...conclusion, verdict, again: DriftWatch.lookAgain }
+  }
+  const { verdict } = conclusion
+  if (repaired.length === 0 || verdict._tag !== "Ready") return conclusion
+  return { ...conclusion, verdict: ready(`${verdict.message}; put right: ${repaired.join(", ")}`, "DriftRepaired") }
+}
 
 export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
   kind: "SchemaDefinition",
@@ -22,27 +92,28 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       const parent = domains.find((one) => isProvisioned(world, one)) ?? domains[0]
       const early = parentVerdict(`domain ${chainOf(path)}`, parent, (one) => isProvisioned(world, one))
       if (early !== undefined) return concluded(early, { path: text })
-      const wanted = { spec: resource.spec, origin: world.originOf(resource) }
+      const wanted = {
+        spec: resource.spec,
+        origin: world.originOf(resource),
+        approval: approvalOf(resource)
+      }
       // what a rule may cost is decided here: no engine can be interrupted while it judges a record
       const rules = ruleFaults(resource.spec).map((one) => ({ ...one, pointer: `/spec${one.pointer}` }))
       if (rules.length > 0) {
         return concluded(verdictOf(refused("Invalid", "a rule cannot be admitted", rules)), { path: text })
       }
-      const outcome =
-        (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ??
-        (yield* world.fence
-          .transaction((tx) => Provision.apply(tx, wanted))
-          .pipe(Effect.catchTag("ProvisionRefused", (refusal) => Effect.succeed(verdictOf(refusal)))))
-      if ("message" in outcome) return concluded(outcome, { path: text })
-      const { generation, missing, pgSchema, pgTable } = outcome
-      const verdict =
-        missing.length > 0
-          ? waiting("RefMissing", `${missing.join(", ")} not there; served without that foreign key`)
-          : ready(`${pgSchema}.${pgTable} is served in generation ${generation}`, "Provisioned")
-      return concluded(
-        verdict,
-        { path: text, pgTable: `${pgSchema}.${pgTable}`, generation },
-        outcome._tag === "Applied"
+      const provisioned = Evolution.provision<Superseded>(world.fence, wanted, slice)
+      return yield* Effect.gen(function* () {
+        const outcome = (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ?? (yield* provisioned)
+        if (outcome._tag !== "Unchanged") return conclusionOf(text, outcome)
+        const drift = yield* DriftWatch.watch(world, text)
+        // an index is built as any other is
+        const settled = drift.planned ? yield* provisioned : outcome
+        return settled._tag === "Applied" || settled._tag === "Unchanged"
+          ? conclusionWithDrift(conclusionOf(text, settled), drift)
+          : conclusionOf(text, settled)
+      }).pipe(
+        Effect.catchTag("ProvisionRefused", (refusal) => Effect.succeed(concluded(verdictOf(refusal), { path: text })))
       )
     }),
   remove: (world, { name, namespace }) =>

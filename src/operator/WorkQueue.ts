@@ -24,6 +24,8 @@ export interface WorkQueue {
   readonly done: (key: string) => Effect.Effect<void>
   /** The work on a key is over and is to be tried again; answers after how long. */
   readonly retry: (key: string) => Effect.Effect<Duration.Duration>
+  /** A key comes again after a time; adding it meanwhile brings it at once. Without a wait it is added behind the others. */
+  readonly later: (key: string, wait: Duration.Duration) => Effect.Effect<void>
   /** How many stand in the queue, those at work and those that wait for another try not counted. */
   readonly depth: () => number
   /** Whether nothing stands in the queue or is at work. */
@@ -68,6 +70,20 @@ export const make = Effect.gen(function* () {
     }
   })
 
+  const later: WorkQueue["later"] = (key, wait) =>
+    Duration.toMillis(wait) === 0
+      ? push(key)
+      : Effect.asVoid(
+          FiberMap.run(
+            delayed,
+            key,
+            Effect.andThen(
+              Effect.sleep(wait),
+              Effect.suspend(() => push(key))
+            )
+          )
+        )
+
   return {
     add: (key) => Effect.andThen(FiberMap.remove(delayed, key), push(key)),
     take,
@@ -81,16 +97,10 @@ export const make = Effect.gen(function* () {
       failures.set(key, count)
       const wait = backoffOf(count, yield* Random.next)
       yield* over(key)
-      yield* FiberMap.run(
-        delayed,
-        key,
-        Effect.andThen(
-          Effect.sleep(wait),
-          Effect.suspend(() => push(key))
-        )
-      )
+      yield* later(key, wait)
       return wait
     }),
+    later,
     depth: () => ready.size,
     idle: () => ready.size === 0 && working.size === 0
   } satisfies WorkQueue

@@ -43,6 +43,14 @@ export interface OperatorDatabases {
     statement: Statement,
     options?: { readonly database?: string | undefined }
   ) => Effect.Effect<SqlResult, DatabaseFailure>
+  /**
+   * Statements on one session outside any transaction, each of which may take `within` milliseconds: for what needs a role,
+   * a lock of the session and no transaction (CREATE INDEX CONCURRENTLY as a domain's owner). The session is closed then.
+   */
+  readonly alone: <A, E, R>(
+    f: (query: (statement: Statement) => Effect.Effect<SqlResult, DatabaseFailure>) => Effect.Effect<A, E, R>,
+    options: { readonly database?: string | undefined; readonly within: number }
+  ) => Effect.Effect<A, E | DatabaseFailure, R>
   readonly names: ReadonlyArray<string>
   readonly stats: () => ReadonlyMap<string, Session.PoolStats>
 }
@@ -69,6 +77,7 @@ const make = Effect.fnUntraced(function* (settings: Readonly<Record<string, Pool
     bundle: (statements, options) =>
       databases.on(options?.database, (pool) => Transaction.bundle(pool, enter(pool), statements, options?.end)),
     query: (asked, options) => databases.on(options?.database, (pool) => Transaction.single(pool, asked)),
+    alone: (f, { database, within }) => databases.on(database, (pool) => Transaction.alone(pool, f, within)),
     names: databases.names,
     stats: databases.stats
   })

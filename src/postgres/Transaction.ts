@@ -299,14 +299,34 @@ export const stream = (
     })
   )
 
+/** One statement by itself, which may take so many milliseconds. */
+const oneOf = (session: Session, asked: Statement, within: number): Effect.Effect<SqlResult, DatabaseFailure> =>
+  Effect.flatMap(ask(session, [asked], within, { prepare: false }), (outcome) =>
+    outcome._tag === "Done" ? Effect.succeed(outcome.results[0] as SqlResult) : Effect.fail(failureOf(session, outcome))
+  )
+
 /** One statement outside any transaction; see `OperatorSql.query`. */
 export const single = (pool: SessionPool, asked: Statement): Effect.Effect<SqlResult, DatabaseFailure> =>
   Effect.scoped(
     Effect.gen(function* () {
       const session = yield* pool.lease
-      const outcome = yield* ask(session, [asked], pool.settings.maxTransaction, { prepare: false })
-      return outcome._tag === "Done"
-        ? (outcome.results[0] as SqlResult)
-        : yield* Effect.fail(failureOf(session, outcome))
+      return yield* oneOf(session, asked, pool.settings.maxTransaction)
     })
   )
+
+/**
+ * Several statements on one session outside any transaction, each of which may take `within` milliseconds. The session may
+ * be given a role, settings and locks: it is closed afterwards.
+ */
+export const alone = <A, E, R>(
+  pool: SessionPool,
+  f: (query: (asked: Statement) => Effect.Effect<SqlResult, DatabaseFailure>) => Effect.Effect<A, E, R>,
+  within: number
+): Effect.Effect<A, E | DatabaseFailure, R> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const session = yield* pool.lease
+      yield* Effect.addFinalizer(() => Effect.sync(() => cut(session)))
+      return yield* f((asked) => oneOf(session, asked, within))
+    })
+  ) as Effect.Effect<A, E | DatabaseFailure, R>

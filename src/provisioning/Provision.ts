@@ -1,6 +1,7 @@
 /**
- * From a definition to its table, served: DDL, mirror rows, audit entry and notification in one transaction, as
- * `velocity_operator` (tables as the domain's owner).
+ * From a definition to its table, served. What one transaction can do is done in it: DDL (tables as the domain's owner),
+ * mirror rows, audit entry and notification. A change of a table with rows that takes more becomes a plan, which
+ * `Evolution` carries out; one that can lose data or break clients waits for an approval of just that plan.
  *
  * The same definition again does nothing at all: one row is read and no lock taken. What cannot be provisioned changes
  * nothing and says why, by field.
@@ -8,6 +9,8 @@
 import { Effect } from "effect"
 import { grantsOf } from "../domain/Access.ts"
 import { admit } from "../domain/Admission.ts"
+import { fault } from "../domain/Fault.ts"
+import type { Field } from "../domain/Field.ts"
 import { chainOf, formatPath, storageOf } from "../domain/Names.ts"
 import { operations } from "../domain/Operation.ts"
 import { pathOfDefinition, type SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
@@ -16,20 +19,42 @@ import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { statement } from "../postgres/Statement.ts"
+import * as Catalogue from "./Catalogue.ts"
+import { ask } from "./Facts.ts"
+import { renamesOf, underNames } from "./FieldChange.ts"
 import { lockDomain, reserveName, setLockTimeout } from "./Names.ts"
+import { normalForm } from "./NormalForm.ts"
 import { actorOf, foreignOrigin, type Origin, originParams } from "./Origin.ts"
+import { isAtOnce, needsApproval, type Plan, planOf, step } from "./Plan.ts"
+import * as PlanStore from "./PlanStore.ts"
 import { type ProvisionRefused, refused } from "./ProvisionRefused.ts"
 import { rolePrefixOf } from "./RolePrefixOf.ts"
 import { specHash } from "./SpecHash.ts"
 import { inOneBlock } from "./SqlText.ts"
-import { changeTable, foreignKeySql } from "./TableChange.ts"
-import { commentOnTable, recordOf, type TableRecord } from "./TableRecord.ts"
-import { accessSql, createTable, type WantedTable, wantedTable } from "./WantedTable.ts"
+import { type Comparison, type Diff, diff, questionsOf } from "./TableDiff.ts"
+import { accessSql, createTable, foreignKeySql, tableComment, type WantedTable, wantedTable } from "./WantedTable.ts"
 
 /** A definition as it is wanted. */
 export interface WantedDefinition {
   readonly spec: SchemaDefinitionSpec
   readonly origin: Origin
+  /** The plan that somebody approved, and who. */
+  readonly approval?: { readonly hash: string; readonly by: string } | undefined
+}
+
+/** There is a plan that one transaction cannot carry out, or that waits. */
+export interface Planned {
+  readonly _tag: "Planned"
+  readonly path: string
+  readonly pgSchema: string
+  readonly pgTable: string
+  /** In `platform.plans`; empty where it was only asked for. */
+  readonly id: string
+  readonly hash: string
+  readonly steps: Plan["steps"]
+  readonly state: "Waiting" | "Running"
+  /** Another plan was approved, and this is what it has become. */
+  readonly overtaken: boolean
 }
 
 export interface Outcome {
@@ -43,11 +68,14 @@ export interface Outcome {
   readonly steps: ReadonlyArray<string>
   /** Paths that refs point to and that are not served: their foreign keys are not there yet. */
   readonly missing: ReadonlyArray<string>
+  /** What of the rows is not as the definition says, and stays so. */
+  readonly notes: ReadonlyArray<string>
 }
 
 type Row = Readonly<Record<string, unknown>>
 
-export const rowSql = `select id, storage_id, wanted_hash, serving is not null as serving, generation::text as generation, foreign_keys, pg_schema, pg_table,
+export const rowSql = `select id, storage_id, serving_hash, (select p.id::text from platform.plans p where p.path = schema_defs.path and p.state in ('Waiting', 'Running')) as plan,
+  serving is not null as serving, generation::text as generation, foreign_keys, pg_schema, pg_table,
   source, namespace, name from platform.schema_defs where path = $1`
 
 /** The paths that a definition's refs point to, each once. */
@@ -74,18 +102,19 @@ const servedAmong = (tx: Tx, paths: ReadonlyArray<string>) =>
 
 /**
  * Raised when tables that are there need something that no definition says: each is then provisioned once more. 2: the
- * rights that erasure needs.
+ * rights that erasure needs. 3: the table's COMMENT says no more than whose it is.
  */
-const form = 2
+const form = 3
 
 /** By which it is told whether a definition is to be provisioned. */
-const wantedHash = (spec: SchemaDefinitionSpec): string => specHash({ form, spec })
+export const wantedHash = (spec: SchemaDefinitionSpec): string => specHash({ form, spec })
 
 const textsOf = (value: unknown): ReadonlyArray<string> => (Array.isArray(value) ? value.map(String) : [])
 
 /** What is in the mirror, if it says that nothing is to do. */
 const unchanged = Effect.fnUntraced(function* (tx: Tx, { origin, spec }: WantedDefinition, row: Row | undefined) {
-  if (row === undefined || row.serving !== true || row.wanted_hash !== wantedHash(spec)) return undefined
+  if (row === undefined || row.serving !== true || row.serving_hash !== wantedHash(spec)) return undefined
+  if (typeof row.plan === "string") return undefined
   if (row.source !== origin.source || row.namespace !== origin.namespace || row.name !== origin.name) return undefined
   const path = formatPath(pathOfDefinition(spec))
   const served = yield* servedAmong(tx, targetsOf(spec))
@@ -104,15 +133,48 @@ const unchanged = Effect.fnUntraced(function* (tx: Tx, { origin, spec }: WantedD
     pgTable: String(row.pg_table),
     generation: Number(row.generation),
     steps: [],
-    missing: [...missing]
+    missing: [...missing],
+    notes: []
   } satisfies Outcome
 })
 
-/** What `apply` would answer where there is nothing to do, else undefined. Takes no lock and writes nothing. */
-export const current = (tx: Tx, wanted: WantedDefinition): Effect.Effect<Outcome | undefined, DatabaseFailure> =>
-  Effect.flatMap(tx.query(statement(rowSql, [formatPath(pathOfDefinition(wanted.spec))])), ({ rows: [row] }) =>
-    unchanged(tx, wanted, row)
-  )
+/** How long a plan that waits is not made anew, unless it is approved. */
+const freshFor = 10 * 60_000
+
+const plannedOf = (plan: PlanStore.StoredPlan, steps: Plan["steps"], row: Row, overtaken = false): Planned => ({
+  _tag: "Planned",
+  path: plan.path,
+  pgSchema: String(row.pg_schema),
+  pgTable: String(row.pg_table),
+  id: plan.id,
+  hash: plan.hash,
+  steps,
+  state: plan.state === "Running" ? "Running" : "Waiting",
+  overtaken
+})
+
+/**
+ * What `apply` would answer where there is nothing to do, or nothing but to wait; else undefined. Takes no lock and writes
+ * nothing.
+ */
+export const current = Effect.fnUntraced(function* (tx: Tx, wanted: WantedDefinition) {
+  const path = formatPath(pathOfDefinition(wanted.spec))
+  const { rows } = yield* tx.query(statement(rowSql, [path]))
+  const [row] = rows
+  if (row !== undefined && typeof row.plan === "string") {
+    const plan = yield* PlanStore.byId(tx, row.plan)
+    if (plan?.state !== "Waiting" || plan.specHash !== wantedHash(wanted.spec) || plan.age > freshFor) return undefined
+    if (plan.approvedBy !== undefined || wanted.approval?.hash === plan.hash) return undefined
+    return plannedOf(plan, yield* PlanStore.steps(tx, plan.id), row, yield* isOvertaken(tx, path, wanted, plan.hash))
+  }
+  return yield* unchanged(tx, wanted, row)
+})
+
+/** Whether somebody approved another plan than this, and that one was never begun. */
+const isOvertaken = (tx: Tx, path: string, { approval }: WantedDefinition, hash: string) =>
+  approval === undefined || approval.hash === hash
+    ? Effect.succeed(false)
+    : Effect.map(PlanStore.wasBegun(tx, path, approval.hash), (begun) => !begun)
 
 /** What the domain and its other definitions have against this one. */
 const refusalOf = Effect.fnUntraced(function* (tx: Tx, wanted: WantedDefinition, row: Row | undefined) {
@@ -142,25 +204,7 @@ const refusalOf = Effect.fnUntraced(function* (tx: Tx, wanted: WantedDefinition,
   return String(domain.pg_schema)
 })
 
-/** The record that the table's COMMENT keeps; undefined where there is no table. */
-const readTable = Effect.fnUntraced(function* (tx: Tx, wanted: WantedTable) {
-  const { rows } = yield* tx.query(
-    statement(
-      `select obj_description(c.oid, 'pg_class') as comment from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-       where n.nspname = $1 and c.relname = $2`,
-      [wanted.schema, wanted.name]
-    )
-  )
-  const [row] = rows
-  if (row === undefined) return undefined
-  const record = recordOf(typeof row.comment === "string" ? row.comment : null)
-  if (record === undefined || record.path !== wanted.path) {
-    return yield* refused("NotOurs", `the table ${wanted.schema}.${wanted.name} is there, and Velocity did not make it`)
-  }
-  return record
-})
-
-interface MirrorIds {
+export interface MirrorIds {
   readonly id: number
   readonly storage: number
 }
@@ -177,7 +221,8 @@ const insertRow = Effect.fnUntraced(function* (tx: Tx, wanted: WantedTable, spec
   return { id: Number(rows[0]?.id), storage: Number(rows[0]?.storage_id) } satisfies MirrorIds
 })
 
-const serve = Effect.fnUntraced(function* (
+/** Serves a definition from this transaction's end on, and tells it. Answers its generation. */
+export const serve = Effect.fnUntraced(function* (
   tx: Tx,
   { origin, spec }: WantedDefinition,
   id: number,
@@ -188,7 +233,7 @@ const serve = Effect.fnUntraced(function* (
   )
   const { rows } = yield* tx.query(
     statement(
-      `update platform.schema_defs set wanted = $2::jsonb, wanted_hash = $3, serving = $2::jsonb, generation = nextval('platform.generation_seq'),
+      `update platform.schema_defs set wanted = $2::jsonb, wanted_hash = $3, serving = $2::jsonb, serving_hash = $3, fingerprint = null, generation = nextval('platform.generation_seq'),
          grants = $4::jsonb, foreign_keys = $5::text[], state = 'Serving', source = $6, namespace = $7, name = $8, uid = $9,
          resource_generation = $10, updated_at = now()
        where id = $1 returning generation::text as generation`,
@@ -210,33 +255,132 @@ const serve = Effect.fnUntraced(function* (
       [id, JSON.stringify(spec.fields)]
     )
   )
+  yield* tx.query(
+    statement("select pg_notify('velocity_registry', $1)::text as sent", [`def:${formatPath(pathOfDefinition(spec))}`])
+  )
   return Number(rows[0]?.generation)
 })
 
-/** What rows that are there have against DDL, in words. */
-const dataConflict =
-  (wanted: WantedTable) =>
-  (error: DatabaseFailure): Effect.Effect<never, DatabaseFailure | ProvisionRefused> => {
-    const { reason } = error
-    if (reason._tag !== "ForeignKey" && reason._tag !== "Check" && reason._tag !== "Unique") return Effect.fail(error)
-    const part = [...wanted.checks, ...wanted.indexes, ...wanted.foreignKeys].find(
-      (one) => one.name === reason.constraint
+/** Keeps what a table was left as, so that drift is told by one comparison. */
+export const keepFingerprint = Effect.fnUntraced(function* (tx: Tx, path: string, schema: string, table: string) {
+  const actual = yield* Catalogue.read(tx, schema, table)
+  yield* tx.query(
+    statement(
+      "update platform.schema_defs set fingerprint = $2, fingerprint_version = current_setting('server_version_num') where path = $1",
+      [path, actual === undefined ? null : Catalogue.fingerprint(actual)]
     )
-    const comment = part?.comment ?? reason.constraint
-    return Effect.fail(refused("DataConflict", `records that are there contradict: ${comment}`))
+  )
+})
+
+/** The fields that were served last, by name; a withdrawn definition's are kept. */
+const lastFields = (tx: Tx, id: number): Effect.Effect<ReadonlyMap<string, Field>, DatabaseFailure> =>
+  Effect.map(
+    tx.query(statement("select spec::text as spec from platform.field_defs where def_id = $1", [id])),
+    ({ rows }) => new Map(rows.map((row) => JSON.parse(String(row.spec)) as Field).map((field) => [field.name, field]))
+  )
+
+/** How a table that is there and a definition compare. */
+interface Compared extends Comparison {
+  readonly diff: Diff
+  /** The fields whose foreign keys are in force in the end. */
+  readonly foreignKeys: ReadonlyArray<string>
+}
+
+/** Compares a table that is there with a definition. Reads, and asks the rows. */
+export const compare = Effect.fnUntraced(function* (
+  tx: Tx,
+  spec: SchemaDefinitionSpec,
+  schema: string,
+  actual: Catalogue.Catalogue,
+  ids: MirrorIds
+) {
+  const named = wantedTable(spec, schema)
+  const path = named.path
+  if (actual.comment?.split("\n")[0] !== tableComment(path)) {
+    return yield* refused("NotOurs", `the table ${schema}.${named.name} is there, and Velocity did not make it`)
   }
+  const { former, unclear } = renamesOf(spec, actual.columns)
+  if (unclear.size > 0) {
+    const faults = [...unclear].map(([name, there]) =>
+      fault(
+        ["spec", "fields", spec.fields.findIndex((field) => field.name === name), "renamedFrom"],
+        "renamed_from",
+        `${there.join(" and ")} are there: say which one it was`
+      )
+    )
+    return yield* refused("CannotEvolve", "it is not clear which field has a new name", faults)
+  }
+  const formerSpec = underNames(spec, former)
+  const wanted = wantedTable(formerSpec, schema)
+  const served = yield* servedAmong(tx, targetsOf(spec))
+  const keys = wanted.foreignKeys.filter(
+    (key) => actual.constraints[key.name] !== undefined || key.target === path || served.has(key.target)
+  )
+  const prefix = yield* rolePrefixOf(tx)
+  const target = yield* normalForm(tx, {
+    wanted,
+    statements: [
+      ...createTable(wanted),
+      ...keys.flatMap((key) => foreignKeySql(wanted, key)),
+      ...accessSql(wanted, formerSpec, ids.id, ids.storage, prefix)
+    ],
+    targets: keys.map((key) => key.targetTable)
+  })
+  const comparison: Comparison = {
+    actual,
+    target,
+    wanted,
+    named,
+    possible: new Set(keys.map((key) => key.name)),
+    before: yield* lastFields(tx, ids.id),
+    access: accessSql(named, spec, ids.id, ids.storage, prefix)
+  }
+  const facts = yield* asOwner(tx, schema, (owner) => ask(owner, schema, wanted.name, questionsOf(comparison)))
+  const newNames = new Map([...former].map(([now, was]) => [was, now]))
+  return {
+    ...comparison,
+    diff: diff(comparison, facts),
+    foreignKeys: keys.map((key) => newNames.get(key.field) ?? key.field)
+  } satisfies Compared
+})
+
+const refusalOfFaults = ({ faults }: Diff): ProvisionRefused | undefined => {
+  if (faults.length === 0) return undefined
+  return faults.some((one) => one.code !== "data_conflict")
+    ? refused("CannotEvolve", "this change cannot be made to a table that is there", faults)
+    : refused("DataConflict", "records that are there contradict the definition", faults)
+}
+
+/** The plan of a comparison. */
+export const planOfDiff = (path: string, hash: string, actual: Catalogue.Catalogue, { notes, steps }: Diff): Plan => {
+  const building = new Set(steps.flatMap((one) => (one.object === undefined ? [] : [one.object])))
+  // the definition is served anew though the table needs nothing
+  const all = steps.some((one) => one.phase === "switch") ? steps : withSwitch(steps)
+  return planOf({ path, specHash: hash, fingerprint: Catalogue.fingerprint(actual, building), steps: all, notes })
+}
+
+const withSwitch = (steps: Plan["steps"]): Plan["steps"] => {
+  const at = steps.findIndex((one) => one.phase === "validate")
+  const before = at < 0 ? steps : steps.slice(0, at)
+  return [...before, step("switch", "serve the definition", [], "none"), ...steps.slice(before.length)]
+}
+
+/** What steps that change something do. */
+export const namesOf = (steps: Plan["steps"]): ReadonlyArray<string> =>
+  steps.filter((one) => one.sql !== "" && one.lock !== "none").map((one) => one.does)
 
 /**
- * Makes a definition's table what it says and serves it. Fails with `ProvisionRefused` where that cannot be, and then the
- * transaction is to be given up.
+ * Makes a definition's table what it says and serves it, or makes a plan of it. Fails with `ProvisionRefused` where that
+ * cannot be, and then the transaction is to be given up. `shown`: the plan is only asked for; nothing is done.
  */
-export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: WantedDefinition) {
-  const { origin, spec } = wanted
+export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: WantedDefinition, shown = false) {
+  const { approval, origin, spec } = wanted
   const faults = admit(spec).map((one) => ({ ...one, pointer: `/spec${one.pointer}` }))
   if (faults.length > 0) return yield* refused("Invalid", "the definition contradicts itself", faults)
   const path = pathOfDefinition(spec)
   const chain = chainOf(path)
   const text = formatPath(path)
+  const hash = wantedHash(spec)
   const look = tx.query(statement(rowSql, [text]))
   const before = yield* unchanged(tx, wanted, (yield* look).rows[0])
   if (before !== undefined) return before
@@ -247,65 +391,72 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
   if (meanwhile !== undefined) return meanwhile
   const schema = yield* refusalOf(tx, wanted, row)
   const table = wantedTable(spec, schema)
-  const actual = yield* readTable(tx, table)
-  const { change, faults: notYet } =
-    actual === undefined
-      ? { change: { statements: createTable(table), steps: ["create"] }, faults: [] }
-      : changeTable(table, actual)
-  if (notYet.length > 0) {
-    return yield* refused(
-      "EvolutionNotYet",
-      "this change to a table that is there cannot be made yet (take back what it says here, or start over as another object)",
-      notYet
-    )
+  const open = row === undefined || typeof row.plan !== "string" ? undefined : yield* PlanStore.byId(tx, row.plan)
+  if (row !== undefined && open?.state === "Running" && open.specHash === hash && !shown) {
+    return plannedOf(open, yield* PlanStore.steps(tx, open.id), row)
   }
-
   yield* tx.query(setLockTimeout)
   yield* reserveName(tx, `${schema}.${table.name}`, text)
   const ids =
     row === undefined ? yield* insertRow(tx, table, spec) : { id: Number(row.id), storage: Number(row.storage_id) }
-  const served = yield* servedAmong(tx, targetsOf(spec))
-  const made = new Set(Object.keys(actual?.foreignKeys ?? {}))
-  const possible = table.foreignKeys.filter(
-    (key) => made.has(key.name) || key.target === text || served.has(key.target)
-  )
-  const fresh = possible.filter((key) => !made.has(key.name))
-  const access = accessSql(table, spec, ids.id, ids.storage, yield* rolePrefixOf(tx))
-  const isOpen = actual?.access === access.digest
-  const record: TableRecord = {
-    ...table.record,
-    foreignKeys: Object.fromEntries(possible.map((key) => [key.name, key.field])),
-    access: access.digest
+  const actual = yield* Catalogue.read(tx, schema, table.name)
+  const made = yield* actual === undefined
+    ? creation(tx, spec, table, ids)
+    : Effect.map(compare(tx, spec, schema, actual, ids), (compared) => ({ ...compared, actual }))
+  const refusal = refusalOfFaults(made.diff)
+  if (refusal !== undefined) return yield* refusal
+  const plan = planOfDiff(text, hash, made.actual, made.diff)
+  const names = { pg_schema: schema, pg_table: table.name }
+  const isApproved = approval?.hash === plan.hash || (open?.hash === plan.hash && open.approvedBy !== undefined)
+  const state = needsApproval(plan) && !isApproved ? "Waiting" : "Running"
+  const stored = (id: string) =>
+    plannedOf({ ...plan, id, state, message: undefined, approvedBy: undefined, age: 0 }, plan.steps, names)
+  if (shown) return stored("")
+
+  if (state === "Waiting" || !isAtOnce(plan) || needsApproval(plan)) {
+    const overtaken = yield* isOvertaken(tx, text, wanted, plan.hash)
+    const entry = (action: string, payload: object) =>
+      AuditChain.insert(tx, { chain, actor: actorOf(origin), action, outcome: "ok", schemaPath: text, payload })
+    const by = approval?.hash === plan.hash ? approval.by : open?.hash === plan.hash ? open.approvedBy : undefined
+    yield* tx.query(
+      statement(
+        "update platform.schema_defs set wanted = $2::jsonb, wanted_hash = $3, updated_at = now() where id = $1",
+        [ids.id, JSON.stringify(spec), hash]
+      )
+    )
+    if (open !== undefined && open.hash === plan.hash && open.state === "Waiting") {
+      if (state === "Running") {
+        yield* PlanStore.approve(tx, open.id, by ?? "")
+        yield* entry("operator.plan.approve", { plan: plan.hash, by })
+      }
+      return { ...stored(open.id), overtaken }
+    }
+    if (open !== undefined) {
+      yield* PlanStore.end(tx, open.id, "Overtaken", "another plan took its place")
+      yield* entry("operator.plan.overtake", { plan: open.hash, by: plan.hash })
+    }
+    const id = yield* PlanStore.insert(tx, plan, state, state === "Running" && needsApproval(plan) ? by : undefined)
+    yield* entry("operator.plan.make", {
+      plan: plan.hash,
+      state,
+      approvedBy: state === "Running" && needsApproval(plan) ? by : null,
+      steps: plan.steps.map((one) => one.does).slice(0, 100)
+    })
+    return { ...stored(id), overtaken }
   }
-  const statements = [
-    ...change.statements,
-    ...fresh.flatMap((key) => foreignKeySql(table, key)),
-    ...(isOpen ? [] : access.statements)
-  ]
-  const steps = [
-    ...change.steps,
-    ...fresh.map((key) => `foreign key ${key.field}`),
-    ...(isOpen || actual === undefined ? [] : ["access"])
-  ]
-  if (statements.length > 0) {
-    yield* asOwner(tx, schema, (owner) =>
-      owner.query(inOneBlock([...statements, commentOnTable(table.table, record)]))
-    ).pipe(Effect.catch(dataConflict(table)))
-  }
-  const generation = yield* serve(
-    tx,
-    wanted,
-    ids.id,
-    possible.map((key) => key.field)
-  )
-  yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`def:${text}`]))
+
+  if (open !== undefined) yield* PlanStore.end(tx, open.id, "Overtaken", "the definition is another")
+  const statements = plan.steps.map((one) => one.sql).filter((sql) => sql !== "")
+  if (statements.length > 0) yield* asOwner(tx, schema, (owner) => owner.query(inOneBlock(statements)))
+  const generation = yield* serve(tx, wanted, ids.id, made.foreignKeys)
+  yield* keepFingerprint(tx, text, schema, table.name)
   yield* AuditChain.insert(tx, {
     chain,
     actor: actorOf(origin),
     action: "operator.schema.apply",
     outcome: "ok",
     schemaPath: text,
-    payload: { generation, specHash: specHash(spec), steps: steps.slice(0, 100) }
+    payload: { generation, specHash: hash, steps: namesOf(plan.steps).slice(0, 100) }
   })
   return {
     _tag: "Applied",
@@ -313,7 +464,53 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
     pgSchema: schema,
     pgTable: table.name,
     generation,
-    steps,
-    missing: targetsOf(spec).filter((target) => target !== text && !served.has(target))
+    steps: namesOf(plan.steps),
+    missing: yield* missingOf(tx, spec),
+    notes: plan.notes
   } satisfies Outcome
 })
+
+/** The paths that a definition refers to and that are not served. */
+export const missingOf = (tx: Tx, spec: SchemaDefinitionSpec): Effect.Effect<ReadonlyArray<string>, DatabaseFailure> =>
+  Effect.map(servedAmong(tx, targetsOf(spec)), (served) =>
+    targetsOf(spec).filter((target) => target !== formatPath(pathOfDefinition(spec)) && !served.has(target))
+  )
+
+const nothing: Catalogue.Catalogue = {
+  comment: null,
+  enabled: false,
+  forced: false,
+  columns: {},
+  constraints: {},
+  indexes: {},
+  policies: {},
+  triggers: {},
+  grants: [],
+  view: null
+}
+
+/** A table where there is none. */
+const creation = Effect.fnUntraced(function* (tx: Tx, spec: SchemaDefinitionSpec, table: WantedTable, ids: MirrorIds) {
+  const served = yield* servedAmong(tx, targetsOf(spec))
+  const keys = table.foreignKeys.filter((key) => key.target === table.path || served.has(key.target))
+  const access = accessSql(table, spec, ids.id, ids.storage, yield* rolePrefixOf(tx))
+  return {
+    actual: nothing,
+    diff: {
+      faults: [],
+      notes: [],
+      steps: [
+        step("switch", "create", createTable(table), "ACCESS EXCLUSIVE"),
+        ...keys.map((key) =>
+          step("switch", `foreign key ${key.field}`, foreignKeySql(table, key), "SHARE ROW EXCLUSIVE")
+        ),
+        step("switch", "access", access, "none")
+      ]
+    } satisfies Diff,
+    foreignKeys: keys.map((key) => key.field)
+  }
+})
+
+/** The names of the foreign keys that a definition asks for. */
+export const keyNames = (spec: SchemaDefinitionSpec, schema: string): WantedTable["foreignKeys"] =>
+  wantedTable(spec, schema).foreignKeys

@@ -16,8 +16,8 @@ export type RefusalReason =
   | "NotAdopted"
   /** A second version of an object. */
   | "VersionsNotYet"
-  /** A change to a table that cannot be made yet. */
-  | "EvolutionNotYet"
+  /** A change that is not made to a table that is there. */
+  | "CannotEvolve"
   /** `deletionPolicy: Delete`. */
   | "DeletionNotYet"
   /** A database that is not configured. */
@@ -26,7 +26,7 @@ export type RefusalReason =
   | "Referenced"
   /** Something of that name is in the database, and it is not ours. */
   | "NotOurs"
-  /** What is in the table contradicts the definition. */
+  /** Records that are there contradict the definition. */
   | "DataConflict"
 
 /** See the module. `faults` points into the resource. */

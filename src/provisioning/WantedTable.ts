@@ -1,28 +1,25 @@
 /**
- * The table that a definition asks for: columns, constraints and indexes, each with its SQL, and a record of them that is
- * kept as the table's COMMENT. Pure.
+ * The table that a definition asks for: columns, constraints and indexes, each with its SQL. Pure.
  *
- * What is there is compared with what is wanted through that record and never through what Postgres prints of an
- * expression, because it prints it otherwise than it was written (fine print 44).
+ * What is there is compared with it through the catalogue alone (`Catalogue`), never through this SQL.
  */
 import { decimalOf, type Field, pgType } from "../domain/Field.ts"
 import { constraintName, historyViewOf, liveColumn, pgTableOf, rolesOf } from "../domain/Names.ts"
 import { pathOfDefinition, type SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
-import { sha256Hex } from "../domain/Sha256.ts"
 import { historyConditionOf, policiesOf } from "./Policies.ts"
 import { nameList, qualified, quoteName, quoteText } from "./SqlText.ts"
-import type { CheckRecord, TableRecord } from "./TableRecord.ts"
 
 /** Where in the spec something was asked for. */
 export type Path = ReadonlyArray<PropertyKey>
 
 export interface WantedColumn {
   readonly name: string
-  /** `"name" type`, and for a new table NOT NULL. */
-  readonly sql: string
+  readonly field: Field
+  /** As SQL writes it, collation included. */
+  readonly type: string
   /** A default's literal, which is set apart from adding the column, so that rows that are there stay as they are. */
   readonly defaultSql: string | undefined
-  /** The generated column beside a ref. */
+  /** The generated column beside a ref, with its type and expression. */
   readonly live: string | undefined
   readonly at: Path
 }
@@ -31,11 +28,24 @@ export interface WantedColumn {
 export interface WantedPart {
   readonly name: string
   readonly fields: ReadonlyArray<string>
-  /** The statement that makes it, or for a CHECK its condition. */
-  readonly sql: string
   /** For the catalogue's COMMENT. */
   readonly comment: string
   readonly at: Path
+}
+
+export type CheckPurpose = "min" | "max" | "minLength" | "maxLength" | "pattern" | "enum"
+
+export interface WantedCheck extends WantedPart {
+  readonly field: string
+  readonly purpose: CheckPurpose
+  /** Its condition. */
+  readonly condition: string
+}
+
+export interface WantedIndex extends WantedPart {
+  readonly unique: boolean
+  /** Over live rows only. */
+  readonly partial: boolean
 }
 
 export interface WantedForeignKey extends WantedPart {
@@ -43,6 +53,8 @@ export interface WantedForeignKey extends WantedPart {
   /** The path that the field points to. */
   readonly target: string
   readonly targetTable: string
+  /** The statement that adds it, without looking at the rows that are there. */
+  readonly sql: string
 }
 
 /** See the module. */
@@ -54,11 +66,10 @@ export interface WantedTable {
   readonly table: string
   readonly view: string
   readonly columns: ReadonlyArray<WantedColumn>
-  readonly checks: ReadonlyArray<WantedPart>
-  readonly indexes: ReadonlyArray<WantedPart>
+  readonly checks: ReadonlyArray<WantedCheck>
+  readonly indexes: ReadonlyArray<WantedIndex>
   /** All that the definition asks for, whether their targets are there or not. */
   readonly foreignKeys: ReadonlyArray<WantedForeignKey>
-  readonly record: Omit<TableRecord, "foreignKeys" | "access">
 }
 
 /** The literal of a default or of a value that a column is compared with. */
@@ -68,23 +79,24 @@ export const literalOf = (field: Field, text: string): string => {
 }
 
 /** Texts compare by code points, so that an index serves equality, ranges and order alike. */
-const columnType = (field: Field): string => (pgType(field) === "text" ? 'text collate "C"' : pgType(field))
+export const columnType = (field: Field): string => (pgType(field) === "text" ? 'text collate "C"' : pgType(field))
+
+/** The generated column beside a ref: whether the row is live and the ref is set, else NULL. */
+export const liveSql = (name: string): string =>
+  `${quoteName(liveColumn(name))} boolean generated always as (case when ${quoteName(name)} is not null and deleted_at is null then true end) stored`
 
 const columnOf = (field: Field, index: number): WantedColumn => ({
   name: field.name,
-  sql: `${quoteName(field.name)} ${columnType(field)}`,
+  field,
+  type: columnType(field),
   defaultSql: field.default === undefined ? undefined : literalOf(field, String(field.default)),
-  live:
-    field.type === "ref"
-      ? `${quoteName(liveColumn(field.name))} boolean generated always as (case when ${quoteName(field.name)} is not null and deleted_at is null then true end) stored`
-      : undefined,
+  live: field.type === "ref" ? liveSql(field.name) : undefined,
   at: ["fields", index]
 })
 
 interface Check {
-  readonly purpose: CheckRecord["purpose"]
-  readonly says: ReadonlyArray<string>
-  readonly sql: string
+  readonly purpose: CheckPurpose
+  readonly condition: string
 }
 
 const checksOf = (field: Field): ReadonlyArray<Check> => {
@@ -94,31 +106,25 @@ const checksOf = (field: Field): ReadonlyArray<Check> => {
   const length = field.type === "bytes" ? `octet_length(${column})` : `char_length(${column})`
   const checks: Array<Check> = []
   if (field.min !== undefined) {
-    const text = decimalOf(field.min)
-    checks.push({ purpose: "min", says: [text], sql: `${column} >= ${bound(text)}` })
+    checks.push({ purpose: "min", condition: `${column} >= ${bound(decimalOf(field.min))}` })
   }
   if (field.max !== undefined) {
-    const text = decimalOf(field.max)
-    checks.push({ purpose: "max", says: [text], sql: `${column} <= ${bound(text)}` })
+    checks.push({ purpose: "max", condition: `${column} <= ${bound(decimalOf(field.max))}` })
   }
   if (field.minLength !== undefined) {
-    checks.push({ purpose: "minLength", says: [String(field.minLength)], sql: `${length} >= ${field.minLength}` })
+    checks.push({ purpose: "minLength", condition: `${length} >= ${field.minLength}` })
   }
   if (field.maxLength !== undefined) {
-    checks.push({ purpose: "maxLength", says: [String(field.maxLength)], sql: `${length} <= ${field.maxLength}` })
+    checks.push({ purpose: "maxLength", condition: `${length} <= ${field.maxLength}` })
   }
   if (field.pattern !== undefined) {
-    checks.push({ purpose: "pattern", says: [field.pattern], sql: `${column} ~ ${quoteText(field.pattern)}` })
+    checks.push({ purpose: "pattern", condition: `${column} ~ ${quoteText(field.pattern)}` })
   }
   if (field.enum !== undefined) {
-    checks.push({ purpose: "enum", says: field.enum, sql: `${column} in (${field.enum.map(quoteText).join(", ")})` })
+    checks.push({ purpose: "enum", condition: `${column} in (${field.enum.map(quoteText).join(", ")})` })
   }
   return checks
 }
-
-/** The type of a field as it must stay. */
-const typeOf = (field: Field): string =>
-  field.ref === undefined ? field.type : `ref ${field.ref.object}/${field.ref.version}`
 
 /** The table of a definition. */
 export const wantedTable = (spec: SchemaDefinitionSpec, schema: string): WantedTable => {
@@ -127,29 +133,27 @@ export const wantedTable = (spec: SchemaDefinitionSpec, schema: string): WantedT
   const name = pgTableOf(path)
   const table = qualified(schema, name)
   const checks = spec.fields.flatMap((field, index) =>
-    checksOf(field).map((check) => ({
-      name: constraintName("ck", name, [field.name], check.purpose),
-      fields: [field.name],
-      sql: check.sql,
-      comment: `${check.purpose} of ${field.name}`,
-      at: ["fields", index, check.purpose],
-      record: { field: field.name, purpose: check.purpose, says: check.says }
-    }))
+    checksOf(field).map(
+      ({ condition, purpose }): WantedCheck => ({
+        name: constraintName("ck", name, [field.name], purpose),
+        fields: [field.name],
+        field: field.name,
+        purpose,
+        condition,
+        comment: `${purpose} of ${field.name}`,
+        at: ["fields", index, purpose]
+      })
+    )
   )
-  const index = (fields: ReadonlyArray<string>, unique: boolean, at: Path) => {
-    const indexName = constraintName(unique ? "uq" : "ix", name, fields)
-    const isRef = !unique && spec.fields.some((field) => field.type === "ref" && fields[0] === field.name)
-    // an order ends in id; a foreign key is looked up among deleted rows too, the rest only among those that live
-    const columns = unique ? nameList(fields) : `${nameList(fields)}, id`
-    return {
-      name: indexName,
-      fields,
-      sql: `create ${unique ? "unique " : ""}index ${quoteName(indexName)} on ${table} (${columns})${isRef ? "" : " where deleted_at is null"}`,
-      comment: `${unique ? "unique" : "index"} ${fields.join(", ")}`,
-      at,
-      record: { fields, unique }
-    }
-  }
+  const index = (fields: ReadonlyArray<string>, unique: boolean, at: Path): WantedIndex => ({
+    name: constraintName(unique ? "uq" : "ix", name, fields),
+    fields,
+    unique,
+    // a foreign key is looked up among deleted rows too, the rest only among those that live
+    partial: unique || !spec.fields.some((field) => field.type === "ref" && fields[0] === field.name),
+    comment: `${unique ? "unique" : "index"} ${fields.join(", ")}`,
+    at
+  })
   const indexes = [
     ...spec.fields.flatMap((field, position) => [
       ...(field.unique ? [index([field.name], true, ["fields", position, "unique"])] : []),
@@ -180,8 +184,6 @@ export const wantedTable = (spec: SchemaDefinitionSpec, schema: string): WantedT
       }
     ]
   })
-  const entries = <A extends { readonly name: string; readonly record: B }, B>(parts: ReadonlyArray<A>) =>
-    Object.fromEntries(parts.map((part) => [part.name, part.record]))
   return {
     path: pathText,
     schema,
@@ -191,24 +193,27 @@ export const wantedTable = (spec: SchemaDefinitionSpec, schema: string): WantedT
     columns: spec.fields.map(columnOf),
     checks,
     indexes,
-    foreignKeys,
-    record: {
-      path: pathText,
-      columns: Object.fromEntries(
-        spec.fields.map((field) => [
-          field.name,
-          {
-            type: typeOf(field),
-            sql: pgType(field),
-            required: field.required,
-            ...(field.default === undefined ? {} : { default: String(field.default) })
-          }
-        ])
-      ),
-      checks: entries(checks),
-      indexes: entries(indexes)
-    }
+    foreignKeys
   }
+}
+
+/** What an index is made under and over, where that is not what it is called and is of in the end. */
+export interface IndexMaking {
+  readonly name?: string | undefined
+  readonly columnOf?: (field: string) => string
+  readonly concurrently?: boolean
+}
+
+/** The statement that makes an index. */
+export const indexSql = (
+  { table }: WantedTable,
+  index: WantedIndex,
+  { columnOf = (field) => field, concurrently = false, name = index.name }: IndexMaking = {}
+): string => {
+  const columns = nameList(index.fields.map(columnOf))
+  const kind = `${index.unique ? "unique " : ""}index${concurrently ? " concurrently" : ""}`
+  // an order ends in id
+  return `create ${kind} ${quoteName(name)} on ${table} (${index.unique ? columns : `${columns}, id`})${index.partial ? " where deleted_at is null" : ""}`
 }
 
 /** The columns that every table has, and its keys. */
@@ -224,27 +229,34 @@ const systemSql = (name: string): ReadonlyArray<string> => [
   `constraint ${quoteName(constraintName("uq", name, ["id", "_live"]))} unique (id, _live)`
 ]
 
+/** What a table of ours says of itself; a table that does not is not ours. */
+export const tableComment = (path: string): string => `Velocity record type ${path}`
+
 /** The statements that make the table without its foreign keys, run as the domain's owner. */
 export const createTable = (wanted: WantedTable): ReadonlyArray<string> => {
-  const owner = quoteName(rolesOf(wanted.schema).owner)
-  const columns = wanted.columns.flatMap((column) => [
+  const columns = wanted.columns.flatMap(({ defaultSql, field, live, name, type }) => [
     [
-      column.sql,
-      ...(wanted.record.columns[column.name]?.required === true ? ["not null"] : []),
-      ...(column.defaultSql === undefined ? [] : [`default ${column.defaultSql}`])
+      `${quoteName(name)} ${type}`,
+      ...(field.required ? ["not null"] : []),
+      ...(defaultSql === undefined ? [] : [`default ${defaultSql}`])
     ].join(" "),
-    ...(column.live === undefined ? [] : [column.live])
+    ...(live === undefined ? [] : [live])
   ])
-  const checks = wanted.checks.map(({ name, sql }) => `constraint ${quoteName(name)} check (${sql})`)
+  const checks = wanted.checks.map(({ condition, name }) => `constraint ${quoteName(name)} check (${condition})`)
   return [
     `create table ${wanted.table} (\n  ${[...systemSql(wanted.name), ...columns, ...checks].join(",\n  ")}\n)`,
-    `alter table ${wanted.table} enable row level security, force row level security`,
-    // without it adding a foreign key would validate nothing, and a backfill touch no row
-    `create policy velocity_ddl on ${wanted.table} to ${owner} using (true) with check (true)`,
+    `comment on table ${wanted.table} is ${quoteText(tableComment(wanted.path))}`,
     ...wanted.checks.map((check) => commentOnConstraint(wanted, check)),
-    ...wanted.indexes.flatMap((index) => [index.sql, commentOnIndex(wanted, index)])
+    ...wanted.indexes.flatMap((index) => [indexSql(wanted, index), commentOnIndex(wanted, index)])
   ]
 }
+
+/** A foreign key, checked against the rows that are there. */
+export const foreignKeySql = (wanted: WantedTable, key: WantedForeignKey): ReadonlyArray<string> => [
+  key.sql,
+  `alter table ${wanted.table} validate constraint ${quoteName(key.name)}`,
+  commentOnConstraint(wanted, key)
+]
 
 export const commentOnConstraint = (wanted: WantedTable, part: WantedPart): string =>
   `comment on constraint ${quoteName(part.name)} on ${wanted.table} is ${quoteText(part.comment)}`
@@ -264,7 +276,7 @@ const erasureSql = ({ schema, table }: WantedTable, prefix: string): ReadonlyArr
 ]
 
 /**
- * The policies and the history view, and their digest. `storage` is the id that history is keyed by, `prefix` that of the
+ * Row-level security, policies, grants and the history view; may be run again and again. `storage` is the id that history is keyed by, `prefix` that of the
  * installation's roles.
  */
 export const accessSql = (
@@ -273,13 +285,17 @@ export const accessSql = (
   definition: number,
   storage: number,
   prefix = ""
-): { readonly statements: ReadonlyArray<string>; readonly digest: string } => {
+): ReadonlyArray<string> => {
   const roles = rolesOf(wanted.schema)
   const all = nameList([roles.reader, roles.writer, roles.admin])
   const writers = nameList([roles.writer, roles.admin])
   const { insert, select, update } = policiesOf(spec, definition)
   const history = historyConditionOf(spec)
-  const statements = [
+  return [
+    `alter table ${wanted.table} enable row level security, force row level security`,
+    // without it adding a foreign key would validate nothing, and a backfill touch no row
+    `drop policy if exists velocity_ddl on ${wanted.table}`,
+    `create policy velocity_ddl on ${wanted.table} to ${quoteName(roles.owner)} using (true) with check (true)`,
     `drop policy if exists velocity_select on ${wanted.table}`,
     `drop policy if exists velocity_insert on ${wanted.table}`,
     `drop policy if exists velocity_update on ${wanted.table}`,
@@ -294,7 +310,6 @@ export const accessSql = (
     `grant insert, update on ${wanted.table} to ${writers}`,
     ...erasureSql(wanted, prefix)
   ]
-  return { statements, digest: sha256Hex(statements.join("\n")).slice(0, 16) }
 }
 
 /** The statements that shut domain roles out; rows, constraints, the owner's policy and what erasure needs stay. */

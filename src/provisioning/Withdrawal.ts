@@ -4,12 +4,13 @@ import * as AuditChain from "../postgres/AuditChain.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { statement } from "../postgres/Statement.ts"
+import * as Catalogue from "./Catalogue.ts"
 import { lockDomain, setLockTimeout } from "./Names.ts"
 import { actorOf, foreignOrigin, type Origin } from "./Origin.ts"
+import * as PlanStore from "./PlanStore.ts"
 import { rowSql } from "./Provision.ts"
 import { refused } from "./ProvisionRefused.ts"
-import { inOneBlock, qualified } from "./SqlText.ts"
-import { commentOnTable, recordOf, withdrawn } from "./TableRecord.ts"
+import { inOneBlock } from "./SqlText.ts"
 import { withdrawSql } from "./WantedTable.ts"
 
 /** A definition that is to be served no longer. */
@@ -47,32 +48,19 @@ export const withdraw = Effect.fn("Provision.withdraw")(function* (tx: Tx, { lea
   yield* tx.query(setLockTimeout)
   const schema = String(row.pg_schema)
   const name = String(row.pg_table)
-  const { rows } = yield* tx.query(
-    statement(
-      `select obj_description(c.oid, 'pg_class') as comment from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-       where n.nspname = $1 and c.relname = $2`,
-      [schema, name]
-    )
-  )
-  const record = recordOf(typeof rows[0]?.comment === "string" ? rows[0].comment : null)
-  if (record !== undefined) {
-    yield* asOwner(tx, schema, (owner) =>
-      owner.query(
-        inOneBlock([
-          ...withdrawSql(schema, name),
-          commentOnTable(qualified(schema, name), { ...record, access: withdrawn })
-        ])
-      )
-    )
+  const actual = yield* Catalogue.read(tx, schema, name)
+  if (actual !== undefined) {
+    yield* asOwner(tx, schema, (owner) => owner.query(inOneBlock(withdrawSql(schema, name))))
   }
   yield* tx.query(
     statement(
-      `update platform.schema_defs set wanted = null, wanted_hash = null, serving = null, grants = '{}', state = 'Withdrawn',
+      `update platform.schema_defs set wanted = null, wanted_hash = null, serving = null, serving_hash = null, fingerprint = null, grants = '{}', state = 'Withdrawn',
          generation = nextval('platform.generation_seq'), updated_at = now()
        where path = $1`,
       [path]
     )
   )
+  if (typeof row.plan === "string") yield* PlanStore.end(tx, row.plan, "Overtaken", "its definition is gone")
   yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`def:${path}`]))
   yield* AuditChain.insert(tx, {
     chain,

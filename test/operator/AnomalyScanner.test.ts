@@ -538,6 +538,7 @@ plain.effect("scans from a minute after the start, and every minute, whatever ha
           return Effect.fail(over ? new Superseded({ message: "over" }) : failure("Unavailable", new Error("down")))
         }),
       long: () => Effect.die("nothing is long"),
+      alone: () => Effect.die("nothing is long"),
       read: () => Effect.die("nothing is read before")
     })
     yield* Layer.build(

@@ -1,6 +1,7 @@
 /**
  * Folders of manifests and what becomes of them. A case is a folder: `1`, `2`, … are states of the folder, one after the
- * other; `expected.txt` is what is said and served after each. `ORG` stands for an organisation of the test's own.
+ * other; `expected.txt` is what is said and served after each. `ORG` stands for an organisation of the test's own, `PLAN_HASH`
+ * for the plan that waited in the state before.
  */
 import { cp, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
@@ -19,12 +20,13 @@ import { configOf, freshDatabase, query } from "../support/Database.ts"
 const cases = join(import.meta.dirname, "cases")
 
 /** Makes a folder hold what a state says, all at once: the folder is a link. */
-const become = async (link: string, state: string, org: string): Promise<void> => {
-  const folder = `${link}-${state.split("/").pop()}`
+const become = async (link: string, state: string, org: string, plan = ""): Promise<void> => {
+  // never the one that the link leads to, whose files would be read half written
+  const folder = await mkdtemp(`${link}-`)
   await cp(state, folder, { recursive: true })
   for (const name of await readdir(folder)) {
     const text = await readFile(join(folder, name), "utf8")
-    await writeFile(join(folder, name), text.replaceAll("ORG", org))
+    await writeFile(join(folder, name), text.replaceAll("ORG", org).replaceAll("PLAN_HASH", plan))
   }
   await symlink(folder, `${link}-next`)
   await rename(`${link}-next`, link)
@@ -59,6 +61,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator on a folder", (i
             .replaceAll(folder, "FOLDER")
             .replaceAll(org, "ORG")
             .replaceAll(/generation \d+/gu, "generation N")
+            .replaceAll(/p[0-9a-f]{32}/gu, "HASH")
         yield* Effect.promise(() => become(folder, join(cases, name, states[0] ?? "1"), org))
         const context = yield* Layer.buildWithScope(
           Operator.layer({ manifests: folder, quiet: Duration.zero }).pipe(
@@ -84,8 +87,13 @@ layer(Layer.empty, { excludeTestServices: true })("the operator on a folder", (i
               ...served.map((row) => `is ${row.line}`)
             ].map(hide)
           })
+          let plan = ""
           for (const state of states) {
-            yield* Effect.promise(() => become(folder, join(cases, name, state), org))
+            for (const one of status.resources()) {
+              const { hash } = (one.status.plan ?? {}) as { readonly hash?: string }
+              plan = hash ?? plan
+            }
+            yield* Effect.promise(() => become(folder, join(cases, name, state), org, plan))
             yield* status.look
             const lines = yield* describe
             text.push(`== ${state}`, ...lines)

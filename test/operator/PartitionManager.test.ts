@@ -114,6 +114,7 @@ plain.effect("looks at once and then every hour, whatever happened to the round 
       source: "folder",
       transaction: () => Effect.fail(failure("Unavailable", new Error("down"))),
       long: () => Effect.fail(failure("Unavailable", new Error("down"))),
+      alone: () => Effect.fail(failure("Unavailable", new Error("down"))),
       read: () =>
         Effect.suspend(() => {
           rounds += 1

@@ -589,6 +589,7 @@ plain.effect("looks at once and then every hour, whatever happened to the round 
       source: "folder",
       transaction: () => down,
       long: () => down,
+      alone: () => down,
       read: () => down
     })
     const none = ConfigProvider.layer(ConfigProvider.fromUnknown({}))

@@ -310,6 +310,7 @@ describe("a fail-over that lost the last seconds", () => {
         source: primary.source,
         transaction: (f) => current.transaction(f),
         long: (f) => current.long(f),
+        alone: (...args) => current.alone(...args),
         read: (f) => current.read(f)
       })
       const sealer = yield* Effect.provideService(

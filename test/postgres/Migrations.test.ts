@@ -25,7 +25,8 @@ const files = [
   "0007_evidence.sql",
   "0008_retention.sql",
   "0009_erasure.sql",
-  "0010_record_proof.sql"
+  "0010_record_proof.sql",
+  "0011_evolution.sql"
 ]
 
 /** A copy of the migrations in which some files have another text, or none. */

@@ -1,10 +1,12 @@
 /** A domain under the database's own org, and definitions for it, applied as the operator applies them. */
 import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import { SchemaDefinitionSpec } from "../../src/domain/SchemaDefinition.ts"
+import { DatabaseFailure } from "../../src/postgres/DatabaseFailure.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
+import * as Evolution from "../../src/provisioning/Evolution.ts"
 import type { Origin } from "../../src/provisioning/Origin.ts"
-import * as Provision from "../../src/provisioning/Provision.ts"
 import { applyDomain } from "../../src/provisioning/ProvisionDomain.ts"
 import { ProvisionRefused } from "../../src/provisioning/ProvisionRefused.ts"
 import { withdraw } from "../../src/provisioning/Withdrawal.ts"
@@ -50,8 +52,18 @@ export const makeWorld = Effect.gen(function* () {
         authStrategy: undefined
       })
     )
+  const runner: Evolution.Runner = { transaction: sql.transaction, alone: sql.alone }
+  /** As far as it comes: a plan that waits is an answer. A lock that does not come is waited for again. */
+  const provision = (spec: SchemaDefinitionSpec, approved?: string, origin = originOf(spec.object)) =>
+    Evolution.provision(runner, {
+      spec,
+      origin,
+      ...(approved === undefined ? {} : { approval: { hash: approved, by: "tests/approver" } })
+    }).pipe(Effect.retry({ while: isLockTimeout, schedule: Schedule.spaced("50 millis") }))
   const apply = (spec: SchemaDefinitionSpec, origin = originOf(spec.object)) =>
-    sql.transaction((tx) => Provision.apply(tx, { spec, origin }))
+    Effect.flatMap(provision(spec, undefined, origin), (result) =>
+      result._tag === "Applied" || result._tag === "Unchanged" ? Effect.succeed(result) : Effect.die(result)
+    )
   return {
     database,
     org,
@@ -60,6 +72,8 @@ export const makeWorld = Effect.gen(function* () {
     sql,
     domain,
     apply,
+    provision,
+    runner,
     define: (partial: { readonly fields: ReadonlyArray<unknown> } & Record<string, unknown>) =>
       definition(org, partial),
     withdraw: (object: string, leaving: ReadonlyArray<string> = []) =>
@@ -74,6 +88,9 @@ export const makeWorld = Effect.gen(function* () {
     look: (text: string, params: ReadonlyArray<unknown> = []) => query(database.superuserUrl, text, params)
   }
 })
+
+const isLockTimeout = (error: unknown): boolean =>
+  error instanceof DatabaseFailure && error.reason._tag === "LockTimeout"
 
 /** What a provisioning was refused for: the reason, and where. */
 export const refusalOf = <A, R>(effect: Effect.Effect<A, unknown, R>): Effect.Effect<string, never, R> =>

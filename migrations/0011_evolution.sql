@@ -1,0 +1,57 @@
+-- 0011 Evolution: plans that are carried out step by step, what each table was left as, and the copy that keeps a column and
+-- its successor equal while a type changes.
+
+do $$
+declare
+  c record;
+begin
+  for c in
+    select w.relation, w.name, w.type
+    from (values
+      -- of what is served; wanted_hash is of what is asked for
+      ('schema_defs', 'serving_hash', 'text'),
+      -- the table's catalogue as provisioning left it, and the server's version that printed it
+      ('schema_defs', 'fingerprint', 'text'),
+      ('schema_defs', 'fingerprint_version', 'text'),
+      ('plan_steps', 'does', 'text not null default '''''),
+      ('plan_steps', 'why', 'text'),
+      ('plan_steps', 'needs_approval', 'boolean not null default false'),
+      ('plan_steps', 'is_concurrent', 'boolean not null default false'),
+      ('plan_steps', 'batched', 'boolean not null default false'),
+      -- the index that a concurrent step builds
+      ('plan_steps', 'object', 'text'),
+      ('plan_steps', 'estimate', 'bigint'),
+      -- where a step in batches goes on, and how many rows it has done
+      ('plan_steps', 'after', 'uuid'),
+      ('plan_steps', 'rows_done', 'bigint not null default 0')
+    ) as w(relation, name, type)
+    where not exists (
+      select from pg_attribute a
+      where a.attrelid = (select oid from pg_class where relnamespace = 'platform'::regnamespace and relname = w.relation)
+        and a.attname = w.name and not a.attisdropped)
+  loop
+    perform platform.migrate_as_owner(format('alter table platform.%I add column %I %s', c.relation, c.name, c.type));
+  end loop;
+end
+$$;
+
+-- one plan of a path at a time waits or is carried out
+select platform.migrate_relation('plans_open', $ddl$
+create unique index plans_open on platform.plans (path) where state in ('Waiting', 'Running')$ddl$);
+
+-- Copies one column into another, whatever their types, before each write: TG_ARGV is from, to. It runs with the rights of
+-- whoever writes and touches nothing but the row.
+select platform.migrate_function($ddl$create or replace function platform.evolve_copy() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $fn$
+begin
+  return jsonb_populate_record(new, jsonb_build_object(tg_argv[1], to_jsonb(new) -> tg_argv[0]));
+end
+$fn$;$ddl$);
+
+-- executing is asked of whoever makes the trigger, a domain's owner, and of nobody who writes
+select platform.migrate_grants('function', 'evolve_copy', 'velocity_history=execute');
+
+select platform.migrate_comment('function', name, what) from (values
+  ('evolve_copy', 'Trigger of a table whose field changes its type: copies the column into its successor before each write.')
+) as t(name, what);
+
+select platform.migrate_end();

@@ -1,0 +1,300 @@
+/**
+ * Carries a plan out, step by step, each in its own transaction (or, for an index, in none), with its state in
+ * `platform.plan_steps`: whoever is stopped anywhere, and goes on or is replaced, goes on with the step that was not done.
+ *
+ * Between steps the catalogue must be as the step before left it; else the plan is overtaken and another is made. Locks that
+ * do not come are given up quickly, because whoever comes behind a waiting ALTER TABLE waits too; the caller tries again.
+ */
+import { Clock, Effect } from "effect"
+import { chainOf, formatPath, rolesOf } from "../domain/Names.ts"
+import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
+import * as AuditChain from "../postgres/AuditChain.ts"
+import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
+import type { Tx } from "../postgres/OperatorSql.ts"
+import { asOwner } from "../postgres/OwnerTx.ts"
+import { type SqlResult, type Statement, statement } from "../postgres/Statement.ts"
+import * as Catalogue from "./Catalogue.ts"
+import { lockDomain } from "./Names.ts"
+import { actorOf } from "./Origin.ts"
+import type { StoredStep } from "./PlanStore.ts"
+import * as PlanStore from "./PlanStore.ts"
+import * as Provision from "./Provision.ts"
+import type { ProvisionRefused } from "./ProvisionRefused.ts"
+import { inOneBlock, qualified, quoteName, quoteText } from "./SqlText.ts"
+
+/** How an operator reaches its database; `X` is what else a transaction of its term may fail with. */
+export interface Runner<X = never> {
+  readonly transaction: <A, E>(f: (tx: Tx) => Effect.Effect<A, E>) => Effect.Effect<A, E | DatabaseFailure | X>
+  readonly alone: <A, E>(
+    f: (query: (statement: Statement) => Effect.Effect<SqlResult, DatabaseFailure>) => Effect.Effect<A, E>,
+    options: { readonly within: number }
+  ) => Effect.Effect<A, E | DatabaseFailure>
+}
+
+/** A plan that is being carried out and was left for now. */
+export interface Evolving {
+  readonly _tag: "Evolving"
+  readonly path: string
+  readonly pgSchema: string
+  readonly pgTable: string
+  readonly hash: string
+  /** The step it is at, of how many. */
+  readonly position: number
+  readonly steps: number
+  readonly does: string
+  /** Rows that the step has done, of about how many. */
+  readonly rows: number
+  readonly estimate: number | undefined
+}
+
+/** Records contradict what a step was to prove. */
+export interface Conflicting {
+  readonly _tag: "Conflicting"
+  readonly path: string
+  readonly message: string
+}
+
+export type Result = Provision.Outcome | Provision.Planned | Evolving | Conflicting
+
+/** Rows of one batch of a backfill. */
+export const batchRows = 1_000
+/** How long a step waits for a lock: less than deadlock_timeout, so that no request is chosen to give way. */
+const stepLockTimeout = "500ms"
+/** How long building one index may take, in milliseconds. */
+const longestBuild = 6 * 60 * 60_000
+
+interface Work {
+  readonly wanted: Provision.WantedDefinition
+  readonly planned: Provision.Planned
+}
+
+type Turn =
+  | { readonly _tag: "Went"; readonly step: StoredStep }
+  | { readonly _tag: "Build"; readonly step: StoredStep }
+  | { readonly _tag: "Done"; readonly generation: number; readonly steps: ReadonlyArray<StoredStep> }
+  | { readonly _tag: "Overtaken" }
+
+const buildingOf = (steps: ReadonlyArray<StoredStep>): ReadonlySet<string> =>
+  new Set(steps.flatMap((one) => (one.object === undefined ? [] : [one.object])))
+
+const entry = (tx: Tx, { wanted }: Work, action: string, payload: object, outcome: "ok" | "failed" = "ok") => {
+  const path = pathOfDefinition(wanted.spec)
+  return AuditChain.insert(tx, {
+    chain: chainOf(path),
+    actor: actorOf(wanted.origin),
+    action,
+    outcome,
+    schemaPath: formatPath(path),
+    payload
+  })
+}
+
+/** The next step, if it is one for a transaction; an index is only marked as begun. */
+const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep | undefined) {
+  const { planned, wanted } = work
+  const { id, path, pgSchema, pgTable } = planned
+  yield* lockDomain(tx, chainOf(pathOfDefinition(wanted.spec)))
+  const plan = yield* PlanStore.byId(tx, id)
+  if (plan?.state !== "Running") return { _tag: "Overtaken" } satisfies Turn
+  const steps = yield* PlanStore.steps(tx, id)
+  const building = buildingOf(steps)
+  const actual = yield* Catalogue.read(tx, pgSchema, pgTable)
+  const overtaken = Effect.fnUntraced(function* (why: string) {
+    yield* PlanStore.end(tx, id, "Overtaken", why)
+    yield* entry(tx, work, "operator.plan.overtake", { plan: planned.hash, why })
+    return { _tag: "Overtaken" } satisfies Turn
+  })
+  if (actual === undefined) return yield* overtaken("the table is gone")
+  if (Catalogue.fingerprint(actual, building) !== plan.fingerprint) {
+    return yield* overtaken("the table is not as the last step left it")
+  }
+  if (built !== undefined) {
+    // whoever took it away meanwhile has overtaken the plan
+    if (actual.indexes[built.object ?? ""]?.valid !== true) return yield* overtaken(`the index ${built.object} is gone`)
+    yield* PlanStore.mark(tx, id, [built.position], "Done")
+    yield* entry(tx, work, "operator.plan.step", { plan: planned.hash, step: built.position, does: built.does })
+    return { _tag: "Went", step: built } satisfies Turn
+  }
+  const next = steps.find((one) => one.state !== "Done")
+  if (next === undefined) {
+    yield* PlanStore.end(tx, id, "Done")
+    yield* Provision.keepFingerprint(tx, path, pgSchema, pgTable)
+    const { rows } = yield* tx.query(
+      statement("select generation::text as generation from platform.schema_defs where path = $1", [path])
+    )
+    yield* entry(tx, work, "operator.plan.finish", { plan: planned.hash })
+    return { _tag: "Done", generation: Number(rows[0]?.generation), steps } satisfies Turn
+  }
+  yield* tx.query(statement("select set_config('lock_timeout', $1, true)", [stepLockTimeout]))
+  if (next.concurrently) {
+    yield* PlanStore.mark(tx, id, [next.position], "Running")
+    return { _tag: "Build", step: next } satisfies Turn
+  }
+  if (next.batched) {
+    const { rows } = yield* asOwner(tx, pgSchema, (owner) => owner.query(statement(next.sql, [next.after, batchRows])))
+    const count = Number(rows[0]?.rows ?? 0)
+    const last = rows[0]?.last
+    if (typeof last === "string") yield* PlanStore.progress(tx, id, next.position, last, count)
+    if (count < batchRows) {
+      yield* PlanStore.mark(tx, id, [next.position], "Done")
+      const done = next.rowsDone + count
+      yield* entry(tx, work, "operator.plan.step", {
+        plan: planned.hash,
+        step: next.position,
+        does: next.does,
+        rows: done
+      })
+    }
+    return { _tag: "Went", step: { ...next, rowsDone: next.rowsDone + count } } satisfies Turn
+  }
+  // what is served changes with everything that belongs to it
+  const together =
+    next.phase === "switch" ? steps.filter((one) => one.phase === "switch" && one.state !== "Done") : [next]
+  const statements = together.map((one) => one.sql).filter((sql) => sql !== "")
+  if (statements.length > 0) yield* asOwner(tx, pgSchema, (owner) => owner.query(inOneBlock(statements)))
+  if (next.phase === "switch") {
+    const { rows } = yield* tx.query(statement("select id from platform.schema_defs where path = $1", [path]))
+    yield* Provision.serve(tx, wanted, Number(rows[0]?.id), yield* foreignKeysOf(tx, work))
+  }
+  yield* PlanStore.mark(
+    tx,
+    id,
+    together.map((one) => one.position),
+    "Done"
+  )
+  const left = yield* Catalogue.read(tx, pgSchema, pgTable)
+  if (left !== undefined) yield* PlanStore.leave(tx, id, Catalogue.fingerprint(left, building))
+  yield* entry(tx, work, "operator.plan.step", {
+    plan: planned.hash,
+    step: next.position,
+    does: together.map((one) => one.does).slice(0, 100)
+  })
+  return { _tag: "Went", step: next } satisfies Turn
+})
+
+/** The ref fields whose foreign keys are in the table. */
+const foreignKeysOf = Effect.fnUntraced(function* (tx: Tx, { planned, wanted }: Work) {
+  const actual = yield* Catalogue.read(tx, planned.pgSchema, planned.pgTable)
+  return Provision.keyNames(wanted.spec, planned.pgSchema)
+    .filter((key) => actual?.constraints[key.name] !== undefined)
+    .map((key) => key.field)
+})
+
+/** Builds an index on a session of its own, under a lock of that session. Answers whether it is there. */
+const build = <X>(runner: Runner<X>, { planned }: Work, next: StoredStep) =>
+  runner.alone(
+    Effect.fnUntraced(function* (query) {
+      const index = qualified(planned.pgSchema, next.object ?? "")
+      yield* query(statement(`set role ${quoteName(rolesOf(planned.pgSchema).owner)}`))
+      // it waits for transactions that are older, and blocks nobody meanwhile
+      yield* query(statement("set lock_timeout = 0"))
+      yield* query(statement(`set statement_timeout = ${longestBuild}`))
+      // a session that was left behind may still be at it: waiting here would hold a snapshot for which it waits
+      const { rows: held } = yield* query(
+        statement("select pg_try_advisory_lock(hashtextextended($1, 0)) as held", [`velocity/build/${planned.path}`])
+      )
+      if (held[0]?.held !== true) return false
+      const { rows } = yield* query(
+        statement(`select i.indisvalid as valid from pg_index i where i.indexrelid = to_regclass(${quoteText(index)})`)
+      )
+      if (rows[0]?.valid === true) return true
+      if (rows.length > 0) yield* query(statement(`drop index concurrently ${index}`))
+      yield* query(statement(next.sql)).pipe(
+        Effect.tapError(() => Effect.ignore(query(statement(`drop index concurrently if exists ${index}`))))
+      )
+      return true
+    }),
+    { within: longestBuild }
+  )
+
+/** Whether records contradict a step, which trying again would not change. */
+const isContradicted = ({ reason }: DatabaseFailure): boolean =>
+  reason._tag === "Check" || reason._tag === "ForeignKey" || reason._tag === "Unique" || reason._tag === "NotNull"
+
+const evolving = ({ planned }: Work, step: StoredStep): Evolving => ({
+  _tag: "Evolving",
+  path: planned.path,
+  pgSchema: planned.pgSchema,
+  pgTable: planned.pgTable,
+  hash: planned.hash,
+  position: step.position,
+  steps: planned.steps.length,
+  does: step.does,
+  rows: step.rowsDone,
+  estimate: step.estimate
+})
+
+/** Carries a plan on until it is done, contradicted or overtaken, or `until` has passed. */
+const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, until: number) {
+  const { planned, wanted } = work
+  let built: StoredStep | undefined
+  let at: StoredStep | undefined
+  const contradicted = (error: DatabaseFailure | X) =>
+    Effect.gen(function* () {
+      if (!isFailure(error) || !isContradicted(error)) return yield* Effect.fail(error)
+      const message = `records that are there contradict it: ${at?.does ?? "a step"}`
+      yield* runner.transaction((tx) =>
+        Effect.gen(function* () {
+          yield* PlanStore.end(tx, planned.id, "Conflict", message)
+          yield* entry(
+            tx,
+            work,
+            "operator.plan.fail",
+            { plan: planned.hash, step: at?.position, does: at?.does },
+            "failed"
+          )
+        })
+      )
+      return { _tag: "Conflicting", path: planned.path, message } satisfies Conflicting
+    })
+  for (;;) {
+    const one: Turn | Conflicting = yield* runner
+      .transaction((tx) => turn(tx, work, built))
+      .pipe(Effect.catch(contradicted))
+    built = undefined
+    if (one._tag === "Conflicting" || one._tag === "Overtaken") return one
+    if (one._tag === "Done") {
+      const missing = yield* runner.transaction((tx) => Provision.missingOf(tx, wanted.spec))
+      return {
+        _tag: "Applied",
+        path: planned.path,
+        pgSchema: planned.pgSchema,
+        pgTable: planned.pgTable,
+        generation: one.generation,
+        steps: Provision.namesOf(one.steps),
+        missing,
+        notes: (yield* runner.transaction((tx) => PlanStore.byId(tx, planned.id)))?.message?.split("; ") ?? []
+      } satisfies Provision.Outcome
+    }
+    at = one.step
+    if (one._tag === "Build") {
+      const there: boolean | Conflicting = yield* build(runner, work, one.step).pipe(Effect.catch(contradicted))
+      if (typeof there !== "boolean") return there
+      if (!there) return evolving(work, one.step)
+      built = one.step
+    }
+    if (built === undefined && (yield* Clock.currentTimeMillis) >= until) return evolving(work, one.step)
+  }
+})
+
+const isFailure = (error: unknown): error is DatabaseFailure =>
+  typeof error === "object" && error !== null && (error as { readonly _tag?: unknown })._tag === "DatabaseFailure"
+
+/**
+ * Makes a definition's table what it says and serves it, as far as it comes within `budget` milliseconds. What waits, goes
+ * on or is contradicted is an answer and no failure; `DatabaseFailure` is worth another try.
+ */
+export const provision = Effect.fn("Evolution.provision")(function* <X>(
+  runner: Runner<X>,
+  wanted: Provision.WantedDefinition,
+  budget: number = Number.POSITIVE_INFINITY
+): Effect.fn.Return<Result, DatabaseFailure | ProvisionRefused | X> {
+  const until = (yield* Clock.currentTimeMillis) + budget
+  for (;;) {
+    const outcome = yield* runner.transaction((tx) => Provision.apply(tx, wanted))
+    if (outcome._tag !== "Planned" || outcome.state === "Waiting") return outcome
+    const result = yield* carryOn(runner, { wanted, planned: outcome }, until)
+    // what it has become is judged anew
+    if (result._tag !== "Overtaken") return result
+  }
+})

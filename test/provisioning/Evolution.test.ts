@@ -1,0 +1,456 @@
+/**
+ * Plans carried out: the law (a table made for one definition and evolved to another is the table made for the other, and no
+ * row is lost or altered but as the plan says), what is served meanwhile, and that whoever is stopped anywhere goes on.
+ */
+import { layer } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import * as fc from "fast-check"
+import { expect } from "vitest"
+import { ApiSql } from "../../src/postgres/ApiSql.ts"
+import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
+import { OperatorSql, type Tx } from "../../src/postgres/OperatorSql.ts"
+import { statement } from "../../src/postgres/Statement.ts"
+import * as Catalogue from "../../src/provisioning/Catalogue.ts"
+import * as Evolution from "../../src/provisioning/Evolution.ts"
+import { connect, withDatabase } from "../support/Database.ts"
+import { makeWorld, originOf } from "./World.ts"
+
+type Fields = ReadonlyArray<Readonly<Record<string, unknown>>>
+
+const insertSql = (table: string, columns: string, values: string, count: number) =>
+  `insert into ${table} (id, created_at, created_by, updated_at, updated_by, ${columns})
+   select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, now(), 'x', now(), 'x', ${values} from generate_series(1, ${count}) n`
+
+/** One of every kind of step, with rows for two batches. */
+const everyStep = {
+  before: [
+    { name: "n", type: "integer", indexed: true, required: true },
+    { name: "kept", type: "string" },
+    { name: "gone", type: "string" },
+    { name: "old", type: "string", maxLength: 20 },
+    { name: "soft", type: "string" },
+    { name: "e", type: "enum", enum: ["p", "q"] }
+  ],
+  after: [
+    { name: "n", type: "number", precision: 20, scale: 2, indexed: true, required: true },
+    { name: "kept", type: "string", unique: true },
+    { name: "now", type: "string", maxLength: 10, renamedFrom: ["old"] },
+    { name: "soft", type: "string", required: true, default: "filled" },
+    { name: "e", type: "enum", enum: ["p", "q", "r"] },
+    { name: "fresh", type: "integer", indexed: true }
+  ]
+}
+
+layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTestServices: true })(
+  "evolution",
+  (it) => {
+    const prepared = Effect.fnUntraced(function* (object: string, rows = 1_500) {
+      const world = yield* makeWorld
+      yield* world.domain()
+      yield* world.apply(world.define({ object, fields: everyStep.before }))
+      const table = `${world.schema}.${object}_v1`
+      yield* world.look(
+        insertSql(
+          table,
+          "n, kept, gone, old, soft, e",
+          "n, 'k' || n, 'g', 'o' || n, case when n % 3 = 0 then 's' end, 'p'",
+          rows
+        )
+      )
+      const spec = world.define({ object, fields: everyStep.after })
+      const first = yield* world.provision(spec)
+      if (first._tag !== "Planned") return yield* Effect.die(first)
+      return { ...world, table, spec, plan: first }
+    })
+
+    const evolved = Effect.fnUntraced(function* (world: Effect.Success<ReturnType<typeof prepared>>, rows: number) {
+      const found = yield* world.look(
+        `select count(*)::int4 as rows, count(*) filter (where n = right(id::text, 12)::int4 and kept = 'k' || right(id::text, 12)::int4
+         and now = 'o' || right(id::text, 12)::int4 and soft = case when right(id::text, 12)::int4 % 3 = 0 then 's' else 'filled' end and e = 'p' and fresh is null)::int4 as same
+       from ${world.table}`
+      )
+      expect(found).toEqual([{ rows, same: rows }])
+      expect(yield* world.provision(world.spec)).toMatchObject({ _tag: "Unchanged" })
+      expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
+    })
+
+    const numberOf = (value: unknown): string => `${(value as { n?: unknown } | undefined)?.n}`
+
+    it.effect("serves the old definition until the switch, and nothing of it is touched while the plan waits", () =>
+      Effect.gen(function* () {
+        const world = yield* prepared("waits")
+        const before = yield* world.look(
+          "select serving_hash, generation::text as generation, wanted = serving as same from platform.schema_defs where path = $1",
+          [`${world.chain}/waits/v1`]
+        )
+        expect(before[0]?.same).toBe(false)
+        expect(world.plan.steps.filter((one) => one.needsApproval).map((one) => one.does)).toEqual([
+          "change the type of n from bigint to numeric(20,2)",
+          "drop field gone",
+          "rename old to now"
+        ])
+        // asked again, it is the same plan
+        expect(yield* world.provision(world.spec)).toMatchObject({ hash: world.plan.hash, id: world.plan.id })
+        // the table is changed by somebody: another plan, and the approval of the first one is worth nothing
+        yield* world.look(`alter table ${world.table} add column stray int4`)
+        const overtaken = yield* world.provision(world.spec, world.plan.hash)
+        expect(overtaken).toMatchObject({ _tag: "Planned", state: "Waiting", overtaken: true })
+        if (overtaken._tag !== "Planned") return
+        expect(overtaken.hash).not.toBe(world.plan.hash)
+        expect(overtaken.steps.map((one) => one.does)).toContain("drop field stray")
+        const after = yield* world.look(
+          "select serving_hash, generation::text as generation, wanted = serving as same from platform.schema_defs where path = $1",
+          [`${world.chain}/waits/v1`]
+        )
+        expect(after).toEqual(before)
+        expect(yield* world.provision(world.spec, overtaken.hash)).toMatchObject({ _tag: "Applied" })
+        yield* evolved(world, 1_500)
+        const entries = yield* world.look(
+          "select action, count(*)::text as n from platform.audit_log where schema_path = $1 and action like 'operator.plan.%' group by 1 order by 1",
+          [`${world.chain}/waits/v1`]
+        )
+        expect(entries.map((one) => one.action)).toEqual([
+          "operator.plan.approve",
+          "operator.plan.finish",
+          "operator.plan.make",
+          "operator.plan.overtake",
+          "operator.plan.step"
+        ])
+        const approved = yield* world.look(
+          "select approved_by, state from platform.plans where path = $1 order by created_at",
+          [`${world.chain}/waits/v1`]
+        )
+        expect(approved).toEqual([
+          { approved_by: null, state: "Overtaken" },
+          { approved_by: "tests/approver", state: "Done" }
+        ])
+      })
+    )
+
+    it.effect("goes on with the step that was not done, wherever it was stopped", () =>
+      Effect.gen(function* () {
+        const world = yield* prepared("stopped")
+        const { plan, runner, spec } = world
+        let stops = 0
+        // each run is cut off at a later statement than the one before, its connection with it
+        for (let allowed = 1; ; allowed += 3) {
+          let left = allowed
+          let cut = false
+          const limited = (tx: Tx): Tx => ({
+            ...tx,
+            query: (asked) =>
+              Effect.suspend(() => {
+                left -= 1
+                if (left >= 0) return tx.query(asked)
+                cut = true
+                return Effect.flatMap(tx.query(statement("select pg_backend_pid()::text as pid")), ({ rows }) =>
+                  Effect.andThen(
+                    Effect.ignore(world.look("select pg_terminate_backend($1::int4)", [Number(rows[0]?.pid)])),
+                    tx.query(asked)
+                  )
+                )
+              })
+          })
+          const dying: Evolution.Runner = { ...runner, transaction: (f) => runner.transaction((tx) => f(limited(tx))) }
+          const exit = yield* Effect.exit(
+            Evolution.provision(dying, {
+              spec,
+              origin: originOf("stopped"),
+              approval: { hash: plan.hash, by: "tests/approver" }
+            })
+          )
+          if (exit._tag === "Success" && !cut) {
+            expect(exit.value._tag).toMatch(/^(Applied|Unchanged)$/u)
+            break
+          }
+          stops += 1
+          // between two runs the catalogue serves either the old definition or the new one, whole
+          const [row] = yield* world.look(
+            `select (select string_agg(f ->> 'name', ',' order by f ->> 'name') from jsonb_array_elements(s.serving -> 'fields') f) as served,
+             (select string_agg(attname, ',' order by attname) from pg_attribute where attrelid = $2::regclass and attnum > 0 and not attisdropped
+              and attname not in ('id', 'version', 'created_at', 'created_by', 'updated_at', 'updated_by', 'deleted_at') and attname !~ '^_') as there
+           from platform.schema_defs s where path = $1`,
+            [`${world.chain}/stopped/v1`, world.table]
+          )
+          const there = String(row?.there).split(",")
+          for (const name of String(row?.served).split(",")) expect(there).toContain(name)
+        }
+        expect(stops).toBeGreaterThan(10)
+        yield* evolved(world, 1_500)
+        const [plans] = yield* world.look("select count(*)::text as n from platform.plans where path = $1", [
+          `${world.chain}/stopped/v1`
+        ])
+        // it was one plan all the time
+        expect(numberOf(plans)).toBe("1")
+      })
+    )
+
+    it.effect("builds an index again that was left invalid", () =>
+      Effect.gen(function* () {
+        const { apply, chain, define, domain, look, provision, schema } = yield* makeWorld
+        yield* domain()
+        const fields = (unique: boolean): Fields => [{ name: "a", type: "string", unique }]
+        yield* apply(define({ object: "invalid", fields: fields(false) }))
+        yield* look(insertSql(`${schema}.invalid_v1`, "a", "'same'", 2))
+        const spec = define({ object: "invalid", fields: fields(true) })
+        // what a killed build leaves: the name is taken by an index that serves nobody
+        const named = yield* Effect.exit(
+          look(`create unique index concurrently "uq_left" on ${schema}.invalid_v1 (a) where deleted_at is null`)
+        )
+        expect(named._tag).toBe("Failure")
+        yield* look(`delete from ${schema}.invalid_v1 where id::text like '%2'`)
+        const made = yield* look(
+          `select i.relname as name from pg_class i join pg_index x on x.indexrelid = i.oid where x.indrelid = '${schema}.invalid_v1'::regclass and not x.indisvalid`
+        )
+        expect(made).toEqual([{ name: "uq_left" }])
+        const wanted = yield* look("select $1::text as path", [`${chain}/invalid/v1`])
+        expect(wanted.length).toBe(1)
+        const { constraintName } = yield* Effect.promise(() => import("../../src/domain/Names.ts"))
+        yield* look(`alter index ${schema}.uq_left rename to ${constraintName("uq", "invalid_v1", ["a"])}`)
+        expect(yield* provision(spec)).toMatchObject({ _tag: "Applied" })
+        const after = yield* look(
+          `select i.relname as name, x.indisvalid as valid from pg_class i join pg_index x on x.indexrelid = i.oid
+         where x.indrelid = '${schema}.invalid_v1'::regclass and i.relname = $1`,
+          [constraintName("uq", "invalid_v1", ["a"])]
+        )
+        expect(after).toEqual([{ name: constraintName("uq", "invalid_v1", ["a"]), valid: true }])
+      })
+    )
+
+    it.effect("gives a lock up that does not come, and comes again", () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { apply, database, define, domain, look, runner, schema } = yield* makeWorld
+          yield* domain()
+          yield* apply(define({ object: "locked", fields: [{ name: "a", type: "string" }] }))
+          yield* look(insertSql(`${schema}.locked_v1`, "a", "'x'", 1))
+          const holder = yield* connect(database.superuserUrl)
+          yield* holder.query("begin")
+          yield* holder.query(`select * from ${schema}.locked_v1`)
+          const wanted = {
+            spec: define({ object: "locked", fields: [{ name: "a", type: "string", default: "y" }] }),
+            origin: originOf("locked")
+          }
+          const refused = yield* Effect.flip(Evolution.provision(runner, wanted))
+          expect(refused).toMatchObject({ reason: { _tag: "LockTimeout" } })
+          yield* holder.query("rollback")
+          expect(yield* Evolution.provision(runner, wanted)).toMatchObject({ _tag: "Applied" })
+        })
+      )
+    )
+
+    const values = ["x", "y", "z"]
+    const number = fc.record({
+      type: fc.constant("number"),
+      precision: fc.constantFrom(10, 14, 20),
+      scale: fc.constantFrom(0, 2, 4)
+    })
+    const integer = fc.record({ type: fc.constant("integer") })
+    const text = fc.oneof(
+      fc.record({ type: fc.constant("string") }),
+      fc.record({ type: fc.constant("string"), maxLength: fc.integer({ min: 1, max: 5 }) }),
+      fc.shuffledSubarray(values, { minLength: 1 }).map((some) => ({ type: "enum", enum: some }))
+    )
+    const ref = fc.constant({ type: "ref", ref: { object: "OBJECT", version: "v1" } })
+    const boolean = fc.constant({ type: "boolean" })
+    const any = fc.oneof(integer, number, text, ref, boolean)
+    const flags = fc.record({
+      unique: fc.boolean(),
+      indexed: fc.boolean(),
+      required: fc.boolean(),
+      withDefault: fc.boolean()
+    })
+    const how = fc.constantFrom("same", "same", "renamed", "removed", "added")
+    /** What a column is, what it becomes, and how. */
+    const column = fc.tuple(
+      fc.oneof(
+        { weight: 3, arbitrary: fc.tuple(integer, fc.oneof(integer, number)) },
+        { weight: 3, arbitrary: fc.tuple(number, number) },
+        { weight: 4, arbitrary: fc.tuple(text, text) },
+        { weight: 2, arbitrary: fc.tuple(ref, ref) },
+        { weight: 1, arbitrary: fc.tuple(boolean, boolean) },
+        { weight: 1, arbitrary: fc.tuple(any, any) }
+      ),
+      flags,
+      flags,
+      how
+    )
+    const change = fc.array(column, { minLength: 4, maxLength: 4 }).map((columns) => ({
+      first: columns.map(([[is], some]) => [is, some] as const),
+      second: columns.map(([[, becomes], , others]) => [becomes, others] as const),
+      how: columns.map(([, , , one]) => one)
+    }))
+    const filters = fc.boolean()
+
+    const valueOf = (type: string, n: string): string =>
+      type === "integer" || type === "number"
+        ? n
+        : type === "boolean"
+          ? `${n} % 2 = 0`
+          : type === "ref"
+            ? `case when ${n} > 1 then '00000000-0000-7000-8000-000000000001'::uuid end`
+            : `(array['x', 'y', 'z'])[${n} % 3 + 1]`
+
+    const defaults: Readonly<Record<string, unknown>> = { integer: 3, number: "3", string: "x", boolean: true }
+
+    let count = 0
+    it.effect("leads from any definition to any other that it may become, with every row", () =>
+      Effect.gen(function* () {
+        const { apply, chain, define, domain, look, provision, runner, schema } = yield* makeWorld
+        yield* domain()
+        const context = yield* Effect.context<never>()
+        const outcomes = new Map<string, number>()
+        const definitionOf = (
+          object: string,
+          names: ReadonlyArray<string>,
+          one: Array<[Record<string, unknown>, Record<string, boolean>]>,
+          filtered: boolean,
+          formers: ReadonlyArray<string>
+        ) =>
+          define({
+            object,
+            fields: [
+              { name: "stays", type: "string" },
+              ...one.flatMap(([type, { indexed, required, unique, withDefault }], index) => {
+                const name = names[index] as string
+                if (name === "") return []
+                const former = formers[index]
+                return [
+                  {
+                    name,
+                    ...type,
+                    ...(type.type === "ref" ? { ref: { object, version: "v1" } } : {}),
+                    unique: unique === true && type.type !== "enum" && type.type !== "boolean" && type.type !== "ref",
+                    indexed,
+                    required: required === true && type.type !== "ref",
+                    ...(withDefault === true && defaults[String(type.type)] !== undefined
+                      ? { default: defaults[String(type.type)] }
+                      : {}),
+                    ...(former === undefined || former === "" || former === name ? {} : { renamedFrom: [former] })
+                  }
+                ]
+              })
+            ],
+            access: {
+              roles: [{ role: "buyer", operations: ["create", "read", "update"] }],
+              ...(filtered
+                ? { rowFilters: [{ role: "buyer", filter: { field: "stays", op: "eq", identity: "attributes.s" } }] }
+                : {})
+            }
+          })
+        yield* Effect.promise(() =>
+          fc.assert(
+            fc.asyncProperty(
+              change,
+              filters,
+              filters,
+              fc.constantFrom(0, 3, 3),
+              ({ first, how, second }, was, is, rows) =>
+                Effect.runPromiseWith(context)(
+                  Effect.gen(function* () {
+                    count += 1
+                    const [grown, fresh] = [`g${count}`, `f${count}`]
+                    const old = ["a", "b", "c", "d"].map((name, index) => (how[index] === "added" ? "" : name))
+                    const now = ["a", "b", "c", "d"].map((name, index) =>
+                      how[index] === "removed" ? "" : how[index] === "renamed" ? `${name}2` : name
+                    )
+                    const before = definitionOf(grown, old, first as never, was, [])
+                    const after = definitionOf(grown, now, second as never, is, old)
+                    yield* apply(before)
+                    const filled = before.fields.filter((field) => field.name !== "stays")
+                    yield* look(
+                      insertSql(
+                        `${schema}.${grown}_v1`,
+                        ["stays", ...filled.map((field) => `"${field.name}"`)].join(", "),
+                        [
+                          "'s' || n",
+                          ...filled.map((field) =>
+                            field.type === "enum" ? `'${field.enum?.[0]}'` : valueOf(field.type, "n")
+                          )
+                        ].join(", "),
+                        rows
+                      )
+                    )
+                    const text = (name: string) => `(to_jsonb(_t) ->> '${name}')`
+                    const state = (names: ReadonlyArray<string>) =>
+                      look(
+                        `select id::text as id, stays, ${["null", ...names.map(text)].map((sql, index) => `${sql} as v${index}`).join(", ")} from ${schema}.${grown}_v1 _t order by id`
+                      )
+                    const kept = old.map((name, index) =>
+                      how[index] === "removed" || how[index] === "added" ? "-" : name
+                    )
+                    const rowsBefore = yield* state(kept)
+                    const result = yield* Effect.result(provision(after))
+                    if (result._tag === "Failure") {
+                      const error = result.failure as { readonly _tag: string; readonly reason: unknown }
+                      expect(error).toMatchObject({ _tag: "ProvisionRefused" })
+                      outcomes.set(`refused ${error.reason}`, (outcomes.get(`refused ${error.reason}`) ?? 0) + 1)
+                      expect(yield* state(kept)).toEqual(rowsBefore)
+                      return
+                    }
+                    const planned = result.success
+                    const done = planned._tag === "Planned" ? yield* provision(after, planned.hash) : planned
+                    outcomes.set(planned._tag, (outcomes.get(planned._tag) ?? 0) + 1)
+                    expect(done._tag).toBe("Applied")
+                    expect((yield* provision(after))._tag).toBe("Unchanged")
+                    yield* apply(definitionOf(fresh, now, second as never, is, []))
+                    const ids = yield* look(
+                      "select path, id::text as id, storage_id::text as storage from platform.schema_defs where path = any ($1::text[])",
+                      [[`${chain}/${grown}/v1`, `${chain}/${fresh}/v1`]]
+                    )
+                    const shape = (object: string) =>
+                      Effect.map(
+                        runner.transaction((tx) => Catalogue.read(tx, schema, `${object}_v1`)),
+                        (catalogue) => {
+                          const mine = ids.find((row) => String(row.path).includes(`/${object}/`))
+                          // names are over the table's; what is left is compared by what it is
+                          const plain = (value: unknown): unknown =>
+                            JSON.parse(
+                              JSON.stringify(value)
+                                .replaceAll(new RegExp(`"?${object}_v1"?`, "gu"), "TABLE")
+                                .replaceAll(`${object}/v1`, "PATH")
+                                .replaceAll(`storage_id = ${mine?.storage}`, "storage_id = S")
+                                .replaceAll(`platform.op(${mine?.id},`, "platform.op(D,")
+                                .replaceAll(/(ck|uq|ix|fk|pk)_[0-9a-f]{8}/gu, "$1")
+                            )
+                          if (catalogue === undefined) return undefined
+                          const { constraints, indexes, ...rest } = catalogue
+                          const sorted = (record: object) =>
+                            Object.values(record)
+                              .map((one) => JSON.stringify(plain(one)))
+                              .sort()
+                          // what was approved to stay although it is not kept by every row
+                          return {
+                            rest: plain(rest),
+                            constraints: sorted(constraints).map((line) =>
+                              line.replace('"validated":false', '"validated":true')
+                            ),
+                            indexes: sorted(indexes)
+                          }
+                        }
+                      )
+                    expect(yield* shape(grown)).toEqual(yield* shape(fresh))
+                    const rowsAfter = yield* state(
+                      now.map((name, index) => (how[index] === "removed" || how[index] === "added" ? "-" : name))
+                    )
+                    const number = (row: Readonly<Record<string, unknown>>) =>
+                      Object.fromEntries(
+                        Object.entries(row).map(([key, value]) => [
+                          key,
+                          typeof value === "string" && /^-?[0-9]+(\.[0-9]+)?$/u.test(value)
+                            ? String(Number(value))
+                            : value
+                        ])
+                      )
+                    expect(rowsAfter.map(number)).toEqual(rowsBefore.map(number))
+                  })
+                )
+            ),
+            { numRuns: 60, ...(process.env.FC_SEED === undefined ? {} : { seed: Number(process.env.FC_SEED) }) }
+          )
+        )
+        console.log(`evolutions: ${[...outcomes].map(([what, n]) => `${n} ${what}`).join(", ")}`)
+      })
+    )
+  }
+)
