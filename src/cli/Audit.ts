@@ -1,10 +1,15 @@
-/** `velocity audit list|verify`: the audit log, through the API, as somebody with `platform-auditor`. */
+/**
+ * `velocity audit …`: `list` and `verify` through the API, as somebody with `platform-auditor`; `keygen` and
+ * `verify-proof` by themselves, from files of their own.
+ */
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type ExactObject, type ExactValue, isExactObject, parse } from "../domain/ExactJson.ts"
 import { callJson, send } from "./ApiCall.ts"
+import { keygen } from "./Keygen.ts"
 import { type Column, document, hintOfMore, limitFlag, outputFlag, printRows } from "./Output.ts"
 import { apiFlag, type CommandFailed, dataFlag, failed, targetOf, tokenFlag } from "./Settings.ts"
+import { verifyProof } from "./VerifyProof.ts"
 
 const shared = { data: dataFlag, api: apiFlag, token: tokenFlag, output: outputFlag }
 const roles = ["platform-auditor"]
@@ -187,5 +192,5 @@ const verify = Command.make(
 
 export const audit = Command.make("audit").pipe(
   Command.withDescription("The audit log"),
-  Command.withSubcommands([list, verify])
+  Command.withSubcommands([list, verify, verifyProof, keygen])
 )

@@ -77,7 +77,7 @@ export const variables: ReadonlyArray<Variable> = [
 
 export const exitCodes: ReadonlyArray<readonly [number, string]> = [
   [0, "done; or stopped by SIGINT or SIGTERM"],
-  [1, "failed; audit verify: tampered; doctor: something to repair"],
+  [1, "failed; audit verify: tampered; audit verify-proof: refuted; doctor: something to repair"],
   [2, "wrong usage, or could not tell"],
   [69, "no Node 24 to run on"],
   [78, "the isolation check refused to start: the database could let the API past row-level security"]

@@ -35,7 +35,7 @@ const pad = (text: string, width: number, align: "left" | "right"): string => {
 
 /** Control characters would let a value draw on the reader's terminal: they are shown as the replacement sign. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what this is about
-const printable = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f]/g, "\ufffd")
+export const printable = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f]/g, "\ufffd")
 
 /** Lines of a table whose columns line up, wide characters counted as two. */
 export const table = <Row>(columns: ReadonlyArray<Column<Row>>, rows: ReadonlyArray<Row>): string => {

@@ -1,7 +1,17 @@
 /** What the package offers as `velocity/client`. */
+export type { AuditEntry } from "../domain/AuditEntry.ts"
+export {
+  type EntryProofDocument,
+  EntryProofFault,
+  type EntryProofStep,
+  type ExportedEntry,
+  type ProvedEntry
+} from "../domain/EntryProof.ts"
 export { ExactNumber, type ExactObject, type ExactValue, parse, stringify } from "../domain/ExactJson.ts"
+export { NoteKeyFault } from "../domain/NoteKey.ts"
 export type { Where } from "../domain/Query.ts"
 export { ApiProblem, type ApiProblemCode, type ClientError } from "./ApiProblem.ts"
+export { type VerifyOptions, verifyEntryProof } from "./Evidence.ts"
 export type {
   Imported,
   Page,

@@ -10,8 +10,10 @@ import {
   Integer,
   make,
   SystemColumns,
-  type VelocityClient
+  type VelocityClient,
+  verifyEntryProof
 } from "../../src/client/index.ts"
+import { seal } from "../domain/EntryLog.ts"
 import { provision } from "../server/Provisioned.ts"
 import { thing } from "../server/Things.ts"
 import { makeWorld, tokenOf, type World } from "../server/World.ts"
@@ -162,6 +164,20 @@ describe("the rest of the client", () => {
     const entries = await run(Stream.runCollect(Stream.take(platform.platform.audit({ limit: "3" }), 10)))
     expect(entries.length).toBe(10)
     expect((await problemOf(Stream.runCollect(client.platform.audit()))).code).toBe("token_issuer")
+  })
+
+  it("verifies each entry as the API exports it, once it is sealed, and none that was altered", async () => {
+    const entries = await run(Stream.runCollect(platform.platform.audit({ limit: "1000" })))
+    expect(new Set(entries.map((one) => one.action)).size).toBeGreaterThan(2)
+    const log = await seal(entries)
+    for (const [index, entry] of entries.entries()) {
+      const proved = await run(verifyEntryProof(log.document(index), [log.key.text]))
+      expect({ ...proved.entry, hash: proved.hash }).toEqual(entry)
+      const document = { ...log.document(index), entry: { ...entry, actor: `${entry.actor}x` } }
+      expect(await Effect.runPromise(Effect.flip(verifyEntryProof(document, [log.key.text])))).toMatchObject({
+        verdict: "refuted"
+      })
+    }
   })
 
   it("asks for its token before each request", async () => {
