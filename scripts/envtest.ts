@@ -13,7 +13,7 @@ import { join, resolve } from "node:path"
 
 const module = resolve(import.meta.dirname, "..", "test", "kubernetes", "envtest")
 const version = "v1.36.3"
-const packages = ["k8s.io/kubernetes/cmd/kube-apiserver", "go.etcd.io/etcd/server/v3"]
+const packages = ["k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl", "go.etcd.io/etcd/server/v3"]
 const stamp = [
   "-X k8s.io/component-base/version.gitVersion=",
   "-X k8s.io/component-base/version.gitMajor=",
@@ -36,10 +36,10 @@ const fail = (message: string): never => {
 if (!existsSync(join(folder, "kube-apiserver"))) {
   if (spawnSync("go", ["version"]).status !== 0) {
     fail(
-      "Go is not installed: install Go 1.26 or later, or set KUBEBUILDER_ASSETS to a folder with kube-apiserver and etcd"
+      "Go is not installed: install Go 1.26 or later, or set KUBEBUILDER_ASSETS to a folder with kube-apiserver, etcd and kubectl"
     )
   }
-  console.error(`building kube-apiserver ${version} and etcd into ${folder}: about three minutes`)
+  console.error(`building kube-apiserver and kubectl ${version} and etcd into ${folder}: about three minutes`)
   const building = `${folder}.${process.pid}`
   mkdirSync(building, { recursive: true })
   const built = spawnSync("go", ["build", "-trimpath", "-o", `${building}/`, "-ldflags", flags, ...packages], {

@@ -3,6 +3,7 @@ import { Console, Effect, Layer } from "effect"
 import { CliOutput, Command } from "effect/cli"
 import { api } from "./Api.ts"
 import { audit } from "./Audit.ts"
+import { crd } from "./Crd.ts"
 import { dev } from "./Dev.ts"
 import { doctor } from "./Doctor.ts"
 import { environmentHelp } from "./Environment.ts"
@@ -22,7 +23,7 @@ const root = Command.make("velocity").pipe(
     { command: "velocity record list acme/geo/atlas/country/v1", description: "Records, as a table" },
     { command: "velocity audit verify", description: "Check the audit log" }
   ]),
-  Command.withSubcommands([dev, api, operator, migrate, doctor, token, record, audit])
+  Command.withSubcommands([dev, api, operator, migrate, doctor, token, record, audit, crd])
 )
 
 /** The library's help, and on the root page the variables and exit codes as well. */

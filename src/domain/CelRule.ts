@@ -20,6 +20,8 @@ declare module "effect/Schema" {
       readonly listMapKeys?: ReadonlyArray<string> | undefined
       /** Of these keys exactly one is given. */
       readonly exactlyOneOf?: ReadonlyArray<string> | undefined
+      /** None of these keys is given. */
+      readonly noneOf?: ReadonlyArray<string> | undefined
     }
   }
 }

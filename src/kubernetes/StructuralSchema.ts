@@ -34,6 +34,7 @@ export interface Structural {
   readonly maxProperties?: number
   readonly required?: ReadonlyArray<string>
   readonly oneOf?: ReadonlyArray<{ readonly required: ReadonlyArray<string> }>
+  readonly not?: { readonly anyOf: ReadonlyArray<{ readonly required: ReadonlyArray<string> }> }
   readonly properties?: Readonly<Record<string, Structural>>
   readonly additionalProperties?: Structural
   readonly items?: Structural
@@ -151,8 +152,18 @@ const defaultOf = (name: string, type: SchemaAST.AST): Option.Option<unknown> =>
   return Exit.isSuccess(exit) ? Option.some(exit.value[name]) : Option.none()
 }
 
+const requiring = (key: string) => ({ required: [key] })
+
+/** What `kubectl explain` says of a key; a key that says nothing of itself fails, so that none is forgotten. */
+const described = (type: SchemaAST.AST, path: string): Structural => {
+  const description = type.context?.annotations?.description
+  if (typeof description !== "string") throw new NotStructural(path, "a key without a description")
+  return { description }
+}
+
 const struct = (ast: SchemaAST.Objects, path: string): Structural => {
   const [index] = ast.indexSignatures
+  const { exactlyOneOf, noneOf } = annotationsOf(ast)
   if (index !== undefined) {
     if (ast.propertySignatures.length > 0) throw new NotStructural(path, "keys beside an index signature")
     const demands = demandsOf(ast, path)
@@ -161,6 +172,7 @@ const struct = (ast: SchemaAST.Objects, path: string): Structural => {
     return {
       type: "object",
       ...(maxProperties === undefined ? {} : { maxProperties }),
+      ...(noneOf === undefined ? {} : { not: { anyOf: noneOf.map(requiring) } }),
       additionalProperties: walk(index.type, `${path}{}`)
     }
   }
@@ -169,7 +181,7 @@ const struct = (ast: SchemaAST.Objects, path: string): Structural => {
   const required: Array<string> = []
   for (const { name, type } of ast.propertySignatures) {
     const key = String(name)
-    const inner = walk(type, `${path}.${key}`)
+    const inner = { ...described(type, `${path}.${key}`), ...walk(type, `${path}.${key}`) }
     const fallback = defaultOf(key, type)
     // the defaults of a struct's own keys make up its default
     const said = Option.map(fallback, (value) =>
@@ -178,11 +190,10 @@ const struct = (ast: SchemaAST.Objects, path: string): Structural => {
     properties[key] = Option.match(said, { onNone: () => inner, onSome: (value) => ({ ...inner, default: value }) })
     if (Option.isNone(fallback) && !SchemaAST.isOptional(type)) required.push(key)
   }
-  const { exactlyOneOf } = annotationsOf(ast)
   return {
     type: "object",
     ...(required.length === 0 ? {} : { required }),
-    ...(exactlyOneOf === undefined ? {} : { oneOf: exactlyOneOf.map((key) => ({ required: [key] })) }),
+    ...(exactlyOneOf === undefined ? {} : { oneOf: exactlyOneOf.map(requiring) }),
     properties
   }
 }

@@ -127,7 +127,7 @@ export const startCluster = async (): Promise<Cluster> => {
   const certificates = join(folder, "certs")
   const kubeconfig = join(folder, "kubeconfig")
   const env = { ...process.env, KUBECONFIG: kubeconfig }
-  const kubectl = (args: ReadonlyArray<string>, input?: string) => run("kubectl", args, env, input)
+  const kubectl = (args: ReadonlyArray<string>, input?: string) => run(join(bin, "kubectl"), args, env, input)
   let apiServer: Process
   const startApiServer = async () => {
     apiServer = start(
@@ -149,7 +149,7 @@ export const startCluster = async (): Promise<Cluster> => {
     )
     await untilReady("kube-apiserver", apiServer, async () => {
       const { code } = await run(
-        "kubectl",
+        join(bin, "kubectl"),
         ["--server", url, "--insecure-skip-tls-verify", "--token", adminToken, "get", "--raw", "/readyz"],
         env
       )
