@@ -2,8 +2,9 @@
  * The objects of one kind as they are now, kept by list and watch (Kubernetes API concepts, "Efficient detection of changes").
  *
  * A list says what there is, a watch from its resource version what happened since; bookmarks move that version on where
- * nothing happened, so that a watch that ends can go on from it. A version that has expired (410), a watch that says
- * nothing for longer than it may, and half an hour without a list each bring a new list, compared with what was known.
+ * nothing happened, so that a watch that ends, or is cut, can go on from it. A version that has expired (410), a watch that
+ * says nothing for longer than it may, several failures in a row (an API server that was restored to the past knows our
+ * version not yet), and half an hour without a list each bring a new list, compared with what was known.
  * So a change can come late and cannot be missed.
  */
 import { Data, Duration, Effect, Random, Stream } from "effect"
@@ -41,6 +42,8 @@ export interface ListWatchOptions {
   readonly watchFor?: Duration.Duration
   /** After this a list is taken whatever the watch said (30 min). */
   readonly relistAfter?: Duration.Duration
+  /** A watch that says nothing for so long counts as dead: bookmarks come about each minute (90 s). */
+  readonly silence?: Duration.Duration
 }
 
 /** `{namespace}/{name}`. */
@@ -59,8 +62,8 @@ interface WatchEvent {
 /** The watch must begin again with a list. */
 class Relist extends Data.TaggedError("Relist")<{ readonly why: string }> {}
 
-/** What a watch adds to its own length before it counts as dead: bookmarks come about each minute. */
-const silence = Duration.seconds(90)
+/** After so many failures in a row a watch does not go on from where it was. */
+const patience = 3
 
 /** The wait before a try, by how many failed since the last list: half a second, doubled up to thirty, ±20 %. */
 const waitAfter = (failures: number, chance: number): Duration.Duration =>
@@ -74,6 +77,7 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
     let failures = 0
     const pageSize = options.pageSize ?? 500
     const watchFor = options.watchFor ?? Duration.minutes(5)
+    const silence = options.silence ?? Duration.seconds(90)
     const relistAfter = Duration.toMillis(options.relistAfter ?? Duration.minutes(30))
 
     const tell = (key: string, object: KubeObject | undefined): Effect.Effect<void> => {
@@ -139,53 +143,72 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
         return event.object.metadata.resourceVersion
       })
 
-    /** One list and the watches that go on from it, until a new list is due. */
-    const life = Effect.gen(function* () {
-      let version = yield* list
-      const listedAt = performance.now()
-      while (performance.now() - listedAt < relistAfter) {
-        const seconds = Math.round(Duration.toSeconds(watchFor) * (1 + (yield* Random.next)))
-        yield* kube
-          .lines({
-            method: "GET",
-            path: options.path,
-            query: {
-              watch: "true",
-              resourceVersion: version,
-              allowWatchBookmarks: "true",
-              timeoutSeconds: String(seconds)
-            }
-          })
-          .pipe(
-            Stream.timeoutOrElse({
-              duration: silence,
-              orElse: () => Stream.fail(new Relist({ why: "its watch says nothing" }))
-            }),
-            Stream.mapEffect(take),
-            Stream.runForEach((seen) =>
-              Effect.sync(() => {
-                version = seen
-              })
-            )
-          )
-      }
-    })
-
     const failed = (error: KubeError) =>
       Effect.gen(function* () {
         failures += 1
-        const wait = waitAfter(failures, yield* Random.next)
+        const backoff = waitAfter(failures, yield* Random.next)
+        const wait = Duration.max(backoff, Duration.seconds(Math.min(error.retryAfter ?? 0, 60)))
         yield* Effect.logWarning(
           `${options.path} cannot be watched: ${error.message}; tried again in ${Duration.format(wait)}`
         )
         yield* Effect.sleep(wait)
       })
 
+    /** One watch, from a version to its end; `moved` is told each version that it comes to. */
+    const watch = Effect.fnUntraced(function* (version: string, moved: (version: string) => void) {
+      const seconds = Math.round(Duration.toSeconds(watchFor) * (1 + (yield* Random.next)))
+      yield* kube
+        .lines({
+          method: "GET",
+          path: options.path,
+          query: {
+            watch: "true",
+            resourceVersion: version,
+            allowWatchBookmarks: "true",
+            timeoutSeconds: String(seconds)
+          }
+        })
+        .pipe(
+          Stream.timeoutOrElse({
+            duration: silence,
+            orElse: () => Stream.fail(new Relist({ why: "its watch says nothing" }))
+          }),
+          Stream.mapEffect(take),
+          Stream.runForEach((seen) =>
+            Effect.sync(() => {
+              failures = 0
+              moved(seen)
+            })
+          )
+        )
+    })
+
+    /** One list and the watches that go on from it, until a new list is due. */
+    const life = Effect.gen(function* () {
+      let version = yield* list
+      const listedAt = performance.now()
+      while (performance.now() - listedAt < relistAfter) {
+        yield* watch(version, (seen) => {
+          version = seen
+        }).pipe(
+          Effect.catchTag("KubeError", (error) =>
+            error.reason === "Expired" || failures >= patience ? Effect.fail(error) : failed(error)
+          )
+        )
+      }
+    })
+
     return yield* life.pipe(
       Effect.catchTag("Relist", ({ why }) => Effect.logDebug(`${options.path} is listed anew: ${why}`)),
       Effect.catchTag("KubeError", (error) =>
-        error.reason === "Expired"
-          ? Effect.logDebug(`${options.path} is listed anew: its version has expired`)
+        // the first time it is how versions end; again and again it is a failure like any other
+        error.reason === "Expired" && failures === 0
+          ? Effect.andThen(
+              Effect.sync(() => {
+                failures += 1
+              }),
+              Effect.logDebug(`${options.path} is listed anew: its version has expired`)
+            )
           : failed(error)
       ),
       // what is left is a defect: told, and never the end of watching
