@@ -149,7 +149,7 @@ begin
   if not coalesce(case
       when p_op in ('read', 'history') then v_role in (v_def.pg_schema || '_reader', v_def.pg_schema || '_writer', v_def.pg_schema || '_admin')
       when p_op in ('create', 'update') then v_role in (v_def.pg_schema || '_writer', v_def.pg_schema || '_admin')
-      when p_op in ('delete', 'restore', 'erase') then v_role = v_def.pg_schema || '_admin'
+      when p_op in ('delete', 'restore') then v_role = v_def.pg_schema || '_admin'
       end, false) then
     raise exception 'role % is not one for % of definition %', v_role, p_op, p_def using errcode = 'VL011';
   end if;
@@ -193,7 +193,7 @@ begin
 end
 $fn$;$ddl$);
 
-select platform.migrate_grants('schema', 'platform', 'pg_database_owner=usage; velocity_tenant=usage; velocity_history=usage; velocity_gateway=usage; velocity_auditor=usage; velocity_operator=usage');
+select platform.migrate_grants('schema', 'platform', 'pg_database_owner=usage; velocity_tenant=usage; velocity_history=usage; velocity_gateway=usage; velocity_auditor=usage; velocity_privacy=usage; velocity_sealer=usage; velocity_operator=usage');
 
 select platform.migrate_grants('table', 'schema_migrations', 'pg_database_owner=select; velocity_gateway=select; velocity_operator=select');
 select platform.migrate_grants('table', 'installation', 'velocity_gateway=select; velocity_operator=select,update');

@@ -1,4 +1,4 @@
-/** `velocity record list|get|import`: records, by their path, through the API. */
+/** `velocity record list|get|import|erase`: records, by their path, through the API. */
 import { createReadStream } from "node:fs"
 import { Readable } from "node:stream"
 import { Console, Effect } from "effect"
@@ -128,7 +128,49 @@ const load = Command.make(
   ])
 )
 
+const erase = Command.make(
+  "erase",
+  {
+    path: pathArgument,
+    id: Argument.String("id").pipe(Argument.withDescription("The record's id")),
+    data: dataFlag,
+    api: apiFlag,
+    token: tokenFlag,
+    reason: Flag.String("reason").pipe(
+      Flag.withDescription("Why; it stands in the audit entry"),
+      Flag.withMetavar("TEXT")
+    ),
+    ticket: Flag.String("ticket").pipe(
+      Flag.withDescription("Whose request it is"),
+      Flag.withMetavar("REF"),
+      Flag.withDefault("")
+    ),
+    dryRun: Flag.Boolean("dry-run").pipe(
+      Flag.withDescription("Do everything and then undo it"),
+      Flag.withDefault(false)
+    )
+  },
+  Effect.fnUntraced(function* (options) {
+    const target = yield* targetOf({ ...options, roles: ["platform-privacy"] })
+    const erased = yield* callJson(target, {
+      method: "POST",
+      path: `/api/${options.path}/${encodeURIComponent(options.id)}/erase`,
+      body: stringify({ reason: options.reason, ...(options.ticket === "" ? {} : { ticket: options.ticket }) }),
+      headers: { "content-type": "application/json", ...(options.dryRun ? { prefer: "tx=rollback" } : {}) }
+    })
+    yield* Console.log(document("json", erased))
+  })
+).pipe(
+  Command.withDescription("Remove the contents of a record and its history for good; entries and proofs stay"),
+  Command.withExamples([
+    {
+      command: "velocity record erase acme/geo/atlas/city/v1 0192… --reason 'asked for by the person' --ticket DSR-12",
+      description: "With a token of the platform's strategy that has the role platform-privacy"
+    }
+  ])
+)
+
 export const record = Command.make("record").pipe(
   Command.withDescription("Records, by their path"),
-  Command.withSubcommands([list, get, load])
+  Command.withSubcommands([list, get, load, erase])
 )

@@ -5,6 +5,7 @@
 import { Effect, Schema, Stream } from "effect"
 import type { HttpClientResponse } from "effect/http"
 import type { HttpApiClient } from "effect/http-api"
+import type { ErasedBody } from "../api/Privacy.ts"
 import type { VelocityApi } from "../api/VelocityApi.ts"
 import { ExactNumber, type ExactObject, type ExactValue, isExactObject, stringify } from "../domain/ExactJson.ts"
 import { parsePath } from "../domain/Names.ts"
@@ -71,6 +72,17 @@ export interface Imported {
 
 type Call<A> = Effect.Effect<A, ClientError>
 
+/** Why a record is erased. */
+export interface EraseOptions {
+  readonly reason: string
+  readonly ticket?: string
+  /** Does everything and then undoes it. */
+  readonly dryRun?: boolean
+}
+
+/** What was erased, and the audit entry that says so. */
+export type Erased = typeof ErasedBody.Type
+
 /** See the module. Every call fails with `ApiProblem` where the API refuses. */
 export interface RecordsClient<A> {
   readonly path: string
@@ -94,6 +106,8 @@ export interface RecordsClient<A> {
   readonly put: (id: string, record: ExactObject, options?: WriteOptions) => Call<Versioned<A>>
   readonly delete: (id: string, options?: WriteOptions) => Call<void>
   readonly restore: (id: string, options?: WriteOptions) => Call<Versioned<A>>
+  /** Removes its contents for good; for a token of the platform's strategy with the role platform-privacy. */
+  readonly erase: (id: string, options: EraseOptions) => Call<Erased>
   /** The record's past, newest first, as `{event_id, version, op, occurred_at, actor, changed, state, …}`. */
   readonly history: (id: string) => Stream.Stream<ExactObject, ClientError>
 }
@@ -219,6 +233,14 @@ export const makeRecords = <A>(api: Api, path: string, shape: Shape<A>): Records
       Effect.asVoid(plain(records.delete({ params: { ...params, id }, headers: headersOf(options) }))),
     restore: (id, options) =>
       versioned(records.restore({ params: { ...params, id }, headers: headersOf(options), ...both })),
+    erase: (id, { dryRun, reason, ticket }) =>
+      plain(
+        api.privacy.erase({
+          params: { ...params, id },
+          headers: optional("prefer", dryRun === true ? "tx=rollback" : undefined),
+          payload: { reason, ...optional("ticket", ticket) }
+        })
+      ),
     history: (id) =>
       paged((cursor) =>
         Effect.map(

@@ -20,6 +20,8 @@ declare module "effect/Schema" {
       readonly listMapKeys?: ReadonlyArray<string> | undefined
       /** Of these keys exactly one is given. */
       readonly exactlyOneOf?: ReadonlyArray<string> | undefined
+      /** Of a check: it has no form in a structural schema, and the operator alone judges it. */
+      readonly operatorJudges?: true | undefined
       /** None of these keys is given. */
       readonly noneOf?: ReadonlyArray<string> | undefined
     }

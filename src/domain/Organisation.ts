@@ -4,6 +4,7 @@ import { StrategyName } from "./AuthStrategy.ts"
 import { immutable } from "./CelRule.ts"
 import { Label } from "./Field.ts"
 import { orgRules } from "./PathRules.ts"
+import { WorkingHours } from "./WorkingHours.ts"
 
 export const OrganisationSpec = Schema.Struct({
   org: Label.annotateKey({ description: "Its name, which begins every path below it" }),
@@ -12,6 +13,9 @@ export const OrganisationSpec = Schema.Struct({
   }),
   authStrategy: Schema.optionalKey(StrategyName).annotateKey({
     description: "The AuthStrategy of every Domain below that names none"
+  }),
+  workingHours: Schema.optionalKey(WorkingHours).annotateKey({
+    description: "When people work here; without it no act is outside working hours"
   })
 }).annotate({ celRules: [immutable("org"), ...orgRules] })
 export type OrganisationSpec = typeof OrganisationSpec.Type

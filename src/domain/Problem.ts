@@ -70,12 +70,12 @@ export const problems = {
   reason_required: entry(
     400,
     "A reason is required",
-    "This record type demands the header X-Velocity-Reason for this operation."
+    "This record type demands the header X-Velocity-Reason for this operation; an erasure always demands `reason` in its body."
   ),
   ticket_required: entry(
     400,
     "A ticket is required",
-    "This record type demands the header X-Velocity-Ticket for this operation."
+    "This record type demands the header X-Velocity-Ticket for this operation, or `ticket` in the body of an erasure."
   ),
   // 401
   token_missing: entry(401, "A token is required", "Send Authorization: Bearer with a JWT."),
@@ -138,12 +138,22 @@ export const problems = {
     "It is missing, deleted, or not yours to see."
   ),
   still_referenced: entry(409, "Other records refer to this one", "Delete or change them first."),
+  held: entry(
+    409,
+    "A legal hold keeps this record",
+    "While a hold on its domain is in force nothing of it is erased; the audit log tells who placed it and why."
+  ),
   in_flight: entry(
     409,
     "The same request is being carried out",
     "A request with this Idempotency-Key has not ended; ask again in a moment."
   ),
   not_deleted: entry(409, "The record is not deleted", "Only a deleted record can be restored."),
+  not_sealed: entry(
+    409,
+    "The entry is not sealed yet",
+    "It becomes a leaf of the signed tree within seconds: ask again after Retry-After. An installation without an audit key seals nothing."
+  ),
   write_conflict: entry(409, "Another write was faster", "Read the record again and repeat."),
   // 412 to 428
   stale: entry(412, "The record has changed", "If-Match names another version than the present one. Read it again."),

@@ -7,6 +7,11 @@ import { operations } from "./Operation.ts"
 
 const nonEmpty = (maximum: number) => Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(maximum))
 const OperationList = Schema.Array(Schema.Literals(operations)).check(Schema.isMaxLength(8), Schema.isUnique())
+/** What a reason or a ticket may be demanded for: erasing is nobody's right in a domain, and demands a reason of itself. */
+const DemandingList = Schema.Array(Schema.Literals([...operations, "erase"])).check(
+  Schema.isMaxLength(8),
+  Schema.isUnique()
+)
 
 export const UniqueConstraint = Schema.Struct({
   fields: Schema.Array(FieldName)
@@ -113,10 +118,10 @@ export const SchemaDefinitionSpec = Schema.Struct({
     reads: Schema.Literals(["none", "summary", "all"])
       .pipe(Schema.withDecodingDefaultKey(Effect.succeed("none" as const)))
       .annotateKey({ description: "Which reads leave an entry in the audit log; writes always do" }),
-    requireReason: OperationList.pipe(Schema.withDecodingDefaultKey(Effect.succeed([]))).annotateKey({
+    requireReason: DemandingList.pipe(Schema.withDecodingDefaultKey(Effect.succeed([]))).annotateKey({
       description: "Operations that need a reason"
     }),
-    requireTicketRef: OperationList.pipe(Schema.withDecodingDefaultKey(Effect.succeed([]))).annotateKey({
+    requireTicketRef: DemandingList.pipe(Schema.withDecodingDefaultKey(Effect.succeed([]))).annotateKey({
       description: "Operations that need the reference of a ticket"
     })
   })

@@ -55,6 +55,7 @@ const annotationsOf = (ast: SchemaAST.AST): Schema.Annotations.Annotations => ({
 const demandsOf = (ast: SchemaAST.AST, path: string): ReadonlyMap<string, Readonly<Record<string, unknown>>> => {
   const demands = new Map<string, Readonly<Record<string, unknown>>>()
   for (const check of ast.checks ?? []) {
+    if (check.annotations?.operatorJudges === true) continue
     const said = check.annotations?.representation as { readonly id: string; readonly payload: unknown } | undefined
     if (said === undefined) throw new NotStructural(path, "a check that says nothing of itself")
     demands.set(said.id.replace("effect/schema/", ""), (said.payload ?? {}) as Readonly<Record<string, unknown>>)
@@ -176,7 +177,9 @@ const struct = (ast: SchemaAST.Objects, path: string): Structural => {
       additionalProperties: walk(index.type, `${path}{}`)
     }
   }
-  if ((ast.checks ?? []).length > 0) throw new NotStructural(path, "a struct with checks: say them as celRules")
+  if ((ast.checks ?? []).some((check) => check.annotations?.celRules === undefined)) {
+    throw new NotStructural(path, "a struct with a check that has no celRules")
+  }
   const properties: Record<string, Structural> = {}
   const required: Array<string> = []
   for (const { name, type } of ast.propertySignatures) {

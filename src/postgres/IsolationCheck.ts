@@ -28,7 +28,7 @@ const ofCatalogue: ReadonlyArray<Statement> = [asWritten, statement(catalogueRul
 const ofDefinitions: ReadonlyArray<Statement> = [
   asWritten,
   statement(
-    `select schemaname::text as schema, tablename::text as "table", policyname::text as name, cmd, qual, with_check from pg_policies where policyname like 'velocity\\_%' and policyname <> 'velocity_ddl' order by 1, 2, 3`
+    `select schemaname::text as schema, tablename::text as "table", policyname::text as name, cmd, qual, with_check from pg_policies where policyname like 'velocity\\_%' and policyname not in ('velocity_ddl', 'velocity_erase') order by 1, 2, 3`
   ),
   statement("select set_config('role', 'velocity_gateway', true)"),
   statement(

@@ -6,6 +6,7 @@
  * The catalogue knows tenants by what provisioning makes: a domain's schema is one whose owner is `{schema}_owner`, a
  * domain role is a member of `velocity_tenant`.
  */
+import { partitionFaults } from "./PartitionFaults.ts"
 
 /** Something that must not be so. */
 export interface Violation {
@@ -68,8 +69,14 @@ const common = `with recursive
   log as (
     select c.oid, c.relacl, c.relowner from pg_class c
     where c.relnamespace = (select oid from pg_namespace where nspname = 'platform') and c.relkind in ('r', 'p')
-      and (c.relname = 'audit_log' or exists (select from pg_inherits i join pg_class p on p.oid = i.inhparent
+      and (c.relname in ('audit_log', 'audit_leaves', 'audit_tiles', 'audit_checkpoints', 'audit_seals') or exists (select from pg_inherits i join pg_class p on p.oid = i.inhparent
                                               where i.inhrelid = c.oid and p.relname = 'audit_log' and p.relnamespace = c.relnamespace))
+  ),
+  history as (
+    select c.oid, c.relname, c.relacl, c.relowner from pg_class c
+    where c.relnamespace = (select oid from pg_namespace where nspname = 'platform') and c.relkind in ('r', 'p')
+      and (c.relname = 'event_log' or exists (select from pg_inherits i join pg_class p on p.oid = i.inhparent
+                                              where i.inhrelid = c.oid and p.relname = 'event_log' and p.relnamespace = c.relnamespace))
   ),
   of_extension as (select classid, objid from pg_depend where deptype = 'e'),
   code_schema as (select oid, nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema')`
@@ -190,7 +197,7 @@ const rules: ReadonlyArray<Rule> = [
         select from pg_database b, aclexplode(b.datacl) a where b.oid = d.objid and a.grantee = d.refobjid and (a.privilege_type <> 'CONNECT' or a.is_grantable)))`
   },
   {
-    why: "the audit log has one writer",
+    why: "the audit log has one writer, and so has the tree over it",
     sql: `select 'audit_log_privilege', l.oid::regclass::text, format('%s may %s it', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
       format('REVOKE %s ON %s FROM %s CASCADE', a.privilege_type, l.oid::regclass, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
     from log l, aclexplode(l.relacl) a
@@ -217,7 +224,7 @@ const rules: ReadonlyArray<Rule> = [
     select 'audit_log_trigger', l.oid::regclass::text, format('trigger %I is not one of ours', t.tgname), format('DROP TRIGGER %I ON %s', t.tgname, l.oid::regclass)
     from log l join pg_trigger t on t.tgrelid = l.oid
     where not t.tgisinternal and t.tgparentid = 0
-      and (t.tgname not in ('refuse_row', 'refuse_truncate') or t.tgfoid::regproc::text <> 'platform.audit_refuse')
+      and (t.tgname not in ('refuse_row', 'refuse_truncate') or t.tgfoid::regproc::text not in ('platform.audit_refuse', 'platform.evidence_guard'))
     union all
     select 'audit_log_rule', l.oid::regclass::text, format('rule %I rewrites statements on it', w.rulename), format('DROP RULE %I ON %s', w.rulename, l.oid::regclass)
     from log l join pg_rewrite w on w.ev_class = l.oid`
@@ -235,6 +242,44 @@ const rules: ReadonlyArray<Rule> = [
       and not (c.relname = 'event_log' and (
         (p.polname = 'history' and p.polcmd = 'r' and p.polroles = array[to_regrole('velocity_history')::oid] and pg_get_expr(p.polqual, p.polrelid) ~ '^\\(chain = \\( SELECT platform\\.current_chain\\(\\) AS current_chain\\)\\)$')
         or (p.polname = 'append' and p.polcmd = 'a' and p.polroles = array[to_regrole('velocity_tenant')::oid] and pg_get_expr(p.polwithcheck, p.polrelid) ~ '^\\(chain = \\( SELECT platform\\.current_chain\\(\\) AS current_chain\\)\\)$')))`
+  },
+  {
+    why: "history is added to by domain roles, read by their views' owners, and changed by nobody but the erasure's function",
+    sql: `select 'event_log_privilege', c.oid::regclass::text, format('%s may %s it', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
+      format('REVOKE %s ON %s FROM %s CASCADE', a.privilege_type, c.oid::regclass, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
+    from history c, aclexplode(c.relacl) a
+    where a.grantee <> to_regrole('velocity_owner') and a.grantee <> 0 and a.grantee <> to_regrole('velocity_api') and not (c.relname = 'event_log' and (
+      (a.grantee = to_regrole('velocity_tenant') and a.privilege_type = 'INSERT') or (a.grantee = to_regrole('velocity_history') and a.privilege_type = 'SELECT')))
+    union all
+    select 'event_log_privilege', c.oid::regclass::text, format('%s may %s column %I', a.grantee::regrole, a.privilege_type, t.attname),
+      format('REVOKE %s (%I) ON %s FROM %s CASCADE', a.privilege_type, t.attname, c.oid::regclass, a.grantee::regrole)
+    from history c join pg_attribute t on t.attrelid = c.oid, aclexplode(t.attacl) a where a.grantee <> 0 and a.grantee <> to_regrole('velocity_api')
+    union all
+    select 'event_log_owner', c.oid::regclass::text, format('it belongs to %s', c.relowner::regrole), format('ALTER TABLE %s OWNER TO velocity_owner', c.oid::regclass)
+    from history c where c.relowner <> to_regrole('velocity_owner')`
+  },
+  {
+    why: "a month of either log is guarded as its parent is",
+    sql: `select 'partition_fault', f.partition, f.detail, f.repair from (${partitionFaults}) as f`
+  },
+  {
+    why: "months that were retired and kept are the auditor's to read, and nobody's to change",
+    sql: `select 'archive_privilege', c.oid::regclass::text, format('%s may %s it', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
+      format('REVOKE %s ON %s FROM %s CASCADE', a.privilege_type, c.oid::regclass, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace, aclexplode(c.relacl) a
+    where n.nspname = 'platform_archive' and a.grantee not in (0, c.relowner)
+      and not (c.relname like 'audit\\_log\\_%' and a.grantee = to_regrole('velocity_auditor') and a.privilege_type = 'SELECT' and not a.is_grantable)
+    union all
+    select 'archive_owner', c.oid::regclass::text, format('it belongs to %s', c.relowner::regrole), format('ALTER TABLE %s OWNER TO velocity_owner', c.oid::regclass)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'platform_archive' and c.relkind = 'r' and c.relowner <> to_regrole('velocity_owner')
+    union all
+    select 'archive_trigger', c.oid::regclass::text, format('trigger %s is missing or not ENABLE ALWAYS', w.name),
+      case when exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = w.name)
+        then format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %s', c.oid::regclass, w.name) else '-- velocity migrate' end
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace, (values ('refuse_row'), ('refuse_truncate')) as w(name)
+    where n.nspname = 'platform_archive' and c.relkind = 'r' and c.relname like 'audit\\_log\\_%'
+      and not exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = w.name and t.tgenabled = 'A')`
   },
   {
     why: "a tenant's table holds its rows back even from its owner",
@@ -278,14 +323,20 @@ const rules: ReadonlyArray<Rule> = [
   },
   {
     why: "policies are ours by name, for the domain's own roles, and ask nothing but what the transaction says of its caller",
-    sql: `select 'unexpected_policy', format('%I on %s', p.polname, p.polrelid::regclass), w.what, format('DROP POLICY %I ON %s', p.polname, p.polrelid::regclass)
+    sql: `select 'unexpected_policy', format('%I on %s', p.polname, p.polrelid::regclass), w.what,
+      format(case when p.polname = 'velocity_erase' and p.polcmd = '*' and p.polpermissive
+        then 'ALTER POLICY %I ON %s TO velocity_owner USING (true) WITH CHECK (false)' else 'DROP POLICY %I ON %s' end, p.polname, p.polrelid::regclass)
     from pg_policy p join tenant_table c on c.oid = p.polrelid, lateral (values
       (p.polname !~ '^velocity_', 'a policy that no definition asks for'),
       (not p.polpermissive, 'a restrictive policy'),
-      (exists (select from unnest(p.polroles) r where r = 0 or (pg_get_userbyid(r) <> c.nspname || '_owner' and pg_get_userbyid(r) not in
+      (p.polname <> 'velocity_erase' and exists (select from unnest(p.polroles) r where r = 0 or (pg_get_userbyid(r) <> c.nspname || '_owner' and pg_get_userbyid(r) not in
         (c.nspname || '_reader', c.nspname || '_writer', c.nspname || '_admin'))), 'a policy for roles of somebody else'),
       (p.polname <> 'velocity_ddl' and exists (select from unnest(p.polroles) r where pg_get_userbyid(r) = c.nspname || '_owner'), 'a second policy for the owner'),
       (p.polname = 'velocity_ddl' and (p.polcmd <> '*' or exists (select from unnest(p.polroles) r where pg_get_userbyid(r) <> c.nspname || '_owner')), 'velocity_ddl is for the owner alone'),
+      (p.polname = 'velocity_erase' and not (p.polcmd = '*' and p.polroles = array[to_regrole('velocity_owner')::oid]
+        -- the constants true and false; to print them Postgres would open the table, which migrations must not
+        and p.polqual::text ~ '^\\{CONST :consttype 16 [^{}]*:constvalue 1 \\[( 0)* 1( 0)* \\]\\}$'
+        and p.polwithcheck::text ~ '^\\{CONST :consttype 16 [^{}]*:constvalue 1 \\[( 0)+ \\]\\}$'), 'velocity_erase is for velocity_owner alone, to delete'),
       (exists (select from pg_depend d where d.classid = 'pg_policy'::regclass and d.objid = p.oid and (
         (d.refclassid = 'pg_class'::regclass and d.refobjid <> p.polrelid)
         or (d.refclassid = 'pg_proc'::regclass and d.refobjid::regproc::text not in ('platform.has_role', 'platform.attr', 'platform.attrs', 'platform.op', 'platform.ctx')))),
@@ -298,13 +349,20 @@ const rules: ReadonlyArray<Rule> = [
     from tenant_table c where not exists (select from pg_policy p where p.polrelid = c.oid and p.polname = 'velocity_ddl')`
   },
   {
-    why: "a domain's tables are for its own roles, and none may delete or truncate",
+    why: "a domain's tables are for its own roles, and none may delete or truncate; erasure, by a function of velocity_owner's, deletes by id",
     sql: `select 'tenant_privilege', format('%I.%I', c.nspname, c.relname), format('%s may %s', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
       format('REVOKE %s ON %I.%I FROM %s CASCADE', a.privilege_type, c.nspname, c.relname, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
     from tenant_table c join pg_class k on k.oid = c.oid, aclexplode(k.relacl) a
     where a.grantee <> c.relowner and a.grantee <> 0 and a.grantee <> to_regrole('velocity_api') and not (
       (pg_get_userbyid(a.grantee) in (c.nspname || '_reader', c.nspname || '_writer', c.nspname || '_admin') and a.privilege_type = 'SELECT')
-      or (pg_get_userbyid(a.grantee) in (c.nspname || '_writer', c.nspname || '_admin') and a.privilege_type in ('INSERT', 'UPDATE')))`
+      or (pg_get_userbyid(a.grantee) in (c.nspname || '_writer', c.nspname || '_admin') and a.privilege_type in ('INSERT', 'UPDATE'))
+      or (a.grantee = to_regrole('velocity_owner') and a.privilege_type = 'DELETE' and not a.is_grantable))
+    union all
+    select 'tenant_privilege', format('%I.%I', c.nspname, c.relname), format('%s may %s column %I', a.grantee::regrole, a.privilege_type, t.attname),
+      format('REVOKE %s (%I) ON %I.%I FROM %s CASCADE', a.privilege_type, t.attname, c.nspname, c.relname, a.grantee::regrole)
+    from tenant_table c join pg_attribute t on t.attrelid = c.oid, aclexplode(t.attacl) a
+    where a.grantee <> c.relowner and a.grantee <> 0 and a.grantee <> to_regrole('velocity_api')
+      and not (a.grantee = to_regrole('velocity_owner') and a.privilege_type = 'SELECT' and t.attname = 'id' and not a.is_grantable)`
   },
   {
     why: "nothing is for everybody: the database, schemas, tables, columns, functions, and what is made later",

@@ -19,6 +19,7 @@ import { statement } from "../postgres/Statement.ts"
 import { lockDomain, reserveName, setLockTimeout } from "./Names.ts"
 import { actorOf, foreignOrigin, type Origin, originParams } from "./Origin.ts"
 import { type ProvisionRefused, refused } from "./ProvisionRefused.ts"
+import { rolePrefixOf } from "./RolePrefixOf.ts"
 import { specHash } from "./SpecHash.ts"
 import { inOneBlock } from "./SqlText.ts"
 import { changeTable, foreignKeySql } from "./TableChange.ts"
@@ -71,11 +72,20 @@ const servedAmong = (tx: Tx, paths: ReadonlyArray<string>) =>
         ({ rows }): ReadonlySet<string> => new Set(rows.map((row) => String(row.path)))
       )
 
+/**
+ * Raised when tables that are there need something that no definition says: each is then provisioned once more. 2: the
+ * rights that erasure needs.
+ */
+const form = 2
+
+/** By which it is told whether a definition is to be provisioned. */
+const wantedHash = (spec: SchemaDefinitionSpec): string => specHash({ form, spec })
+
 const textsOf = (value: unknown): ReadonlyArray<string> => (Array.isArray(value) ? value.map(String) : [])
 
 /** What is in the mirror, if it says that nothing is to do. */
 const unchanged = Effect.fnUntraced(function* (tx: Tx, { origin, spec }: WantedDefinition, row: Row | undefined) {
-  if (row === undefined || row.serving !== true || row.wanted_hash !== specHash(spec)) return undefined
+  if (row === undefined || row.serving !== true || row.wanted_hash !== wantedHash(spec)) return undefined
   if (row.source !== origin.source || row.namespace !== origin.namespace || row.name !== origin.name) return undefined
   const path = formatPath(pathOfDefinition(spec))
   const served = yield* servedAmong(tx, targetsOf(spec))
@@ -185,7 +195,7 @@ const serve = Effect.fnUntraced(function* (
       [
         id,
         JSON.stringify(spec),
-        specHash(spec),
+        wantedHash(spec),
         JSON.stringify(grants),
         `{${foreignKeys.join(",")}}`,
         ...originParams(origin)
@@ -260,7 +270,7 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
     (key) => made.has(key.name) || key.target === text || served.has(key.target)
   )
   const fresh = possible.filter((key) => !made.has(key.name))
-  const access = accessSql(table, spec, ids.id, ids.storage)
+  const access = accessSql(table, spec, ids.id, ids.storage, yield* rolePrefixOf(tx))
   const isOpen = actual?.access === access.digest
   const record: TableRecord = {
     ...table.record,

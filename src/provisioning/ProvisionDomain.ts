@@ -13,11 +13,11 @@ import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { defaultDatabase } from "../postgres/Databases.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
-import { prefixOfLogin } from "../postgres/RolePrefix.ts"
 import { statement } from "../postgres/Statement.ts"
 import { lockDomain, reserveName, setLockTimeout } from "./Names.ts"
 import { actorOf, foreignOrigin, type Origin, originParams } from "./Origin.ts"
 import { type ProvisionRefused, refused } from "./ProvisionRefused.ts"
+import { rolePrefixOf } from "./RolePrefixOf.ts"
 import { specHash } from "./SpecHash.ts"
 import { inOneBlock, nameList, quoteName, quoteText } from "./SqlText.ts"
 
@@ -60,12 +60,6 @@ const matches = (row: Readonly<Record<string, unknown>> | undefined, wanted: Wan
   (row.auth_strategy ?? undefined) === wanted.authStrategy &&
   row.source === wanted.origin.source &&
   foreignOrigin(row, wanted.origin, chainOf(wanted.spec)) === undefined
-
-/** The prefix of this installation's roles, which is in the name of the operator's login. */
-const rolePrefixOf = (tx: Tx): Effect.Effect<string, DatabaseFailure> =>
-  Effect.map(tx.query(statement("select session_user::text as login")), ({ rows: [row] }) =>
-    prefixOfLogin(String(row?.login))
-  )
 
 /** A role that is made unless it is there; two databases of one server may do so at once. */
 const roleSql = (role: string): string =>

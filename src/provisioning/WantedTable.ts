@@ -252,12 +252,27 @@ export const commentOnConstraint = (wanted: WantedTable, part: WantedPart): stri
 export const commentOnIndex = (wanted: WantedTable, part: WantedPart): string =>
   `comment on index ${qualified(wanted.schema, part.name)} is ${quoteText(part.comment)}`
 
-/** The policies and the history view, and their digest. `storage` is the id that history is keyed by. */
+/**
+ * What lets `platform.erase_record` delete a row, which runs as `velocity_owner`: the right to find one by its id and to
+ * delete it. No login can become `velocity_owner`; whoever else could delete would leave no entry (migrations/0009).
+ */
+const erasureSql = ({ schema, table }: WantedTable, prefix: string): ReadonlyArray<string> => [
+  `drop policy if exists velocity_erase on ${table}`,
+  `create policy velocity_erase on ${table} to ${prefix}velocity_owner using (true) with check (false)`,
+  `grant usage on schema ${quoteName(schema)} to ${prefix}velocity_owner`,
+  `grant select (id), delete on ${table} to ${prefix}velocity_owner`
+]
+
+/**
+ * The policies and the history view, and their digest. `storage` is the id that history is keyed by, `prefix` that of the
+ * installation's roles.
+ */
 export const accessSql = (
   wanted: WantedTable,
   spec: SchemaDefinitionSpec,
   definition: number,
-  storage: number
+  storage: number,
+  prefix = ""
 ): { readonly statements: ReadonlyArray<string>; readonly digest: string } => {
   const roles = rolesOf(wanted.schema)
   const all = nameList([roles.reader, roles.writer, roles.admin])
@@ -276,12 +291,13 @@ export const accessSql = (
   from platform.event_log where storage_id = ${storage}${history === undefined ? "" : ` and (${history})`}`,
     `comment on view ${wanted.view} is ${quoteText(`The past of ${wanted.path}`)}`,
     `grant select on ${wanted.table}, ${wanted.view} to ${all}`,
-    `grant insert, update on ${wanted.table} to ${writers}`
+    `grant insert, update on ${wanted.table} to ${writers}`,
+    ...erasureSql(wanted, prefix)
   ]
   return { statements, digest: sha256Hex(statements.join("\n")).slice(0, 16) }
 }
 
-/** The statements that shut domain roles out; rows, constraints and the owner's policy stay. */
+/** The statements that shut domain roles out; rows, constraints, the owner's policy and what erasure needs stay. */
 export const withdrawSql = (schema: string, table: string): ReadonlyArray<string> => {
   const roles = rolesOf(schema)
   const all = nameList([roles.reader, roles.writer, roles.admin])

@@ -1,7 +1,7 @@
 /**
  * The contract's `Bearer`, on the server: a request's token becomes an identity, judged by the strategies of what the
  * request is about. Which these are depends on the path: a domain's own for its records and for `/api/me?path=`, the
- * platform's alone for everything else.
+ * platform's alone for everything else, erasing a domain's record among it.
  */
 import { Context, Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerRequest } from "effect/http"
@@ -31,6 +31,10 @@ const chainOf = (
   return platformChain
 }
 
+/** Where a refusal is entered: of an erasure, in the chain of the domain whose record it is about. */
+const auditedIn = (group: string, parameters: Parameters, judged: string): string =>
+  group === "privacy" ? `${parameters.org}/${parameters.app}/${parameters.domain}` : judged
+
 /** The platform's own paths are no secret, a tenant's are. */
 const unlistedOnPlatform = { unlisted: "token_issuer" } as const
 
@@ -49,7 +53,7 @@ export const bearerLayer = Layer.effect(
           const { params } = Context.getUnsafe(context, HttpRouter.RouteContext)
           const query = Context.getUnsafe(context, HttpServerRequest.ParsedSearchParams)
           const chain = chainOf(group.identifier, params, query)
-          exchange.chain = chain
+          exchange.chain = auditedIn(group.identifier, params, chain)
           const refuse = (failure: Problem) => {
             exchange.problem = failure
             return Effect.as(logged(failure, exchange), problemResponse(failure, exchange))

@@ -25,7 +25,8 @@ const actions: Readonly<Record<string, string>> = {
   patch: "update",
   put: "update",
   delete: "delete",
-  restore: "restore"
+  restore: "restore",
+  erase: "erase"
 }
 
 const isRefusal = ({ code, status }: Problem): boolean =>
@@ -50,7 +51,8 @@ export class Refusals extends Context.Service<
           actor: exchange.actor ?? "anonymous",
           address: exchange.address,
           action:
-            (route.group === "records" ? actions[route.endpoint] : undefined) ?? `${route.group}.${route.endpoint}`,
+            (route.group === "records" || route.group === "privacy" ? actions[route.endpoint] : undefined) ??
+            `${route.group}.${route.endpoint}`,
           outcome: "denied",
           schemaPath: exchange.path,
           payload: { code: failure.code, status: failure.status, method: route.method, route: route.template },

@@ -16,12 +16,16 @@ import { VelocityApi } from "../api/VelocityApi.ts"
 import { ApiSql } from "../postgres/ApiSql.ts"
 import { AuditorTx } from "../postgres/AuditorTx.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
+import { PrivacyTx } from "../postgres/PrivacyTx.ts"
 import { TenantTx } from "../postgres/TenantTx.ts"
 import { ReadRecords } from "../records/ReadRecords.ts"
 import { WriteRecords } from "../records/WriteRecords.ts"
 import { Denials } from "../records/write/Denials.ts"
 import { Unknowns } from "../records/write/Unknowns.ts"
 import { bearerLayer } from "./Access.ts"
+import { Anomalies } from "./Anomalies.ts"
+import { anomalyHandlers } from "./AnomalyHandlers.ts"
+import { AuditEvidence } from "./AuditEvidence.ts"
 import { AuditLog } from "./AuditLog.ts"
 import { makeCors } from "./Cors.ts"
 import { docsLayer } from "./Docs.ts"
@@ -33,6 +37,7 @@ import { IsolationGate } from "./IsolationGate.ts"
 import { type ListenError, listenError } from "./ListenError.ts"
 import { meHandlers } from "./MeHandlers.ts"
 import { platformHandlers } from "./PlatformHandlers.ts"
+import { privacyHandlers } from "./PrivacyHandlers.ts"
 import { Readiness } from "./Readiness.ts"
 import { recordHandlers } from "./RecordHandlers.ts"
 import { Refusals } from "./Refusals.ts"
@@ -110,11 +115,21 @@ const requestMetrics = Layer.effect(
 )
 
 /** What handlers and front need, over the transactions of `velocity_api`. */
-const services = Layer.mergeAll(AuditLog.layer, Refusals.layer, Readiness.layer, bearerLayer, requestMetrics).pipe(
+const services = Layer.mergeAll(
+  AuditLog.layer,
+  AuditEvidence.layer,
+  Anomalies.layer,
+  Refusals.layer,
+  Readiness.layer,
+  bearerLayer,
+  requestMetrics
+).pipe(
   Layer.provideMerge(Layer.mergeAll(Authenticator.layer, IsolationGate.layer)),
   Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps)),
   Layer.provideMerge(Layer.mergeAll(Denials.layerNoDeps, Unknowns.layerNoDeps, Registry.layer)),
-  Layer.provideMerge(Layer.mergeAll(TenantTx.layerNoDeps, GatewayTx.layerNoDeps, AuditorTx.layerNoDeps)),
+  Layer.provideMerge(
+    Layer.mergeAll(TenantTx.layerNoDeps, GatewayTx.layerNoDeps, AuditorTx.layerNoDeps, PrivacyTx.layerNoDeps)
+  ),
   Layer.provideMerge(ApiSql.layer)
 )
 
@@ -126,10 +141,18 @@ const services = Layer.mergeAll(AuditLog.layer, Refusals.layer, Readiness.layer,
  */
 export const layer = (given: Partial<ServerSettings> = {}) =>
   Layer.unwrap(
-    Effect.map(serverSettings, (configured) =>
-      listening({ ...configured, ...given }).pipe(
-        Layer.provide([recordHandlers({ ...configured, ...given }), meHandlers, platformHandlers, healthHandlers]),
+    Effect.map(serverSettings, (configured) => {
+      const settings = { ...configured, ...given }
+      return listening(settings).pipe(
+        Layer.provide([
+          recordHandlers(settings),
+          privacyHandlers(settings),
+          meHandlers,
+          platformHandlers,
+          anomalyHandlers(settings),
+          healthHandlers
+        ]),
         Layer.provide(services)
       )
-    )
+    })
   )

@@ -81,6 +81,27 @@ describe("velocity record", () => {
     expect(await velocity("record", "import", country, file)).toMatchObject({ code: 0, out: "no records\n" })
   })
 
+  it("erases, once and with a reason", async () => {
+    const file = join(folder, "erased.ndjson")
+    await writeFile(file, '{"code":"VE","code3":"VEE","name":"Velocia E"}')
+    const [, id = ""] = /, ([0-9a-f-]{36}) to/u.exec((await velocity("record", "import", country, file)).out) ?? []
+    const tried = await velocity("record", "erase", country, id, "--reason", "asked for", "--dry-run")
+    expect([tried.code, JSON.parse(tried.out)]).toEqual([0, { id, rows: 1, versions: 1, answers: 0 }])
+    expect((await velocity("record", "get", country, id)).code).toBe(0)
+    plainly(await velocity("record", "erase", country, id), 2, "--reason")
+    const erased = await velocity("record", "erase", country, id, "--reason", "asked for", "--ticket", "DSR-1")
+    expect(JSON.parse(erased.out)).toMatchObject({ id, rows: 1, versions: 1, entry: expect.any(String) })
+    plainly(await velocity("record", "get", country, id), 1, "404 not_found")
+    plainly(await velocity("record", "erase", country, id, "--reason", "again"), 1, "404 not_found")
+    const rows = await admin(
+      `select reason, ticket_ref, outcome from platform.audit_log where action = 'erase' and entity_id = '${id}' order by occurred_at`
+    )
+    expect(rows).toEqual([
+      { reason: "asked for", ticket_ref: null, outcome: "dry_run" },
+      { reason: "asked for", ticket_ref: "DSR-1", outcome: "ok" }
+    ])
+  })
+
   it("says in a line what is wrong with its words", async () => {
     plainly(await velocity("record", "list", "acme/geo"), 2, "org/app/domain/object/version, such as")
     plainly(await velocity("record", "list", country, "--filter", "code"), 2, "is not field[op]=value")
@@ -139,6 +160,40 @@ describe("velocity audit", () => {
     expect(created.out).toMatch(/ create +ok +2 records\n/u)
     plainly(await velocity("audit", "list", "--from", "yesterday"), 2, "a day such as")
     plainly(await velocity("audit", "list", "--outcome", "good"), 1, "one of ok, denied")
+  })
+
+  it("tries a rule over the past, and lists what was raised", async () => {
+    const file = join(folder, "rule.yaml")
+    await writeFile(file, "{ name: busy, title: Busy, severity: info, threshold: 2, count: records, window: 1h }\n")
+    const tried = await velocity("audit", "scan", "--rule", file, "--since", "2h")
+    expect(tried).toMatchObject({ code: 0, err: "" })
+    expect(tried.out).toMatch(/^FROM +TO +CHAIN +ACTOR +ADDRESS +COUNT\n/u)
+    expect(tried.out).toMatch(/Z +acme\/geo\/atlas +development\/cli +[0-9]+\n/u)
+    const answer = JSON.parse((await velocity("audit", "scan", "--rule", file, "-o", "json")).out)
+    expect(answer).toMatchObject({
+      rule: "busy",
+      truncated: false,
+      alerts: expect.arrayContaining([{}].map(() => expect.objectContaining({ chain: "acme/geo/atlas" })))
+    })
+    await writeFile(file, "[{ name: bulk_reader, threshold: 1000000000 }]\n")
+    expect((await velocity("audit", "scan", "--rule", file)).out).toBe("it would have raised nothing\n")
+    expect((await velocity("audit", "anomalies")).out).toBe("no anomalies\n")
+    await admin(`insert into platform.anomaly_alerts (rule, title, severity, chain, actor, hour, window_from, window_to, count, threshold, created_at)
+      values ('busy', 'Busy', 'warning', 'acme/geo/atlas', 'development/cli', now(), now(), now(), 5, 2, now())`)
+    const listed = await velocity("audit", "anomalies", "--open", "--severity", "warning")
+    expect(listed.out).toMatch(/^RAISED AT +SEVERITY +RULE +CHAIN +ACTOR +ADDRESS +COUNT +ACKNOWLEDGED BY +ALERT\n/u)
+    expect(listed.out).toMatch(/ warning +busy +acme\/geo\/atlas +development\/cli +5 +[0-9a-f-]{36}\n/u)
+
+    await writeFile(file, "{ name: busy, title: Busy, severity: info, threshold: 0 }\n")
+    const refused = await velocity("audit", "scan", "--rule", file)
+    expect(refused.code).toBe(1)
+    expect(refused.err).toContain("/rule/threshold: ")
+    await writeFile(file, "[]")
+    plainly(await velocity("audit", "scan", "--rule", file), 2, "has 0 rules; try one")
+    await writeFile(file, "{")
+    plainly(await velocity("audit", "scan", "--rule", file), 2, "cannot be read")
+    plainly(await velocity("audit", "scan", "--rule", join(folder, "away.yaml")), 2, "away.yaml")
+    plainly(await velocity("audit", "scan", "--rule", file, "--since", "long"), 2, "a time such as")
   })
 
   it("verifies any window: 0 sound, 2 could not tell", async () => {

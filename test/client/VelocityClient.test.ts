@@ -97,6 +97,21 @@ describe("records of the client", () => {
     expect(past.length).toBe(6)
   })
 
+  it("are erased by the platform's officer, and by nobody else", async () => {
+    const { record } = await run(client.records(path, Thing).create({ name: "erased" }))
+    const officer = await clientOf(await world.token(world.platform, { sub: "olga", roles: ["platform-privacy"] }))
+    const why = { reason: "asked for", ticket: "DSR-1" }
+    expect((await problemOf(client.records(path).erase(record.id, why))).code).toBe("token_issuer")
+    expect((await problemOf(platform.records(path).erase(record.id, why))).code).toBe("operation_not_granted")
+    const tried = await run(officer.records(path).erase(record.id, { ...why, dryRun: true }))
+    expect(tried).toEqual({ id: record.id, rows: 1, versions: 1, answers: 0 })
+    const erased = await run(officer.records(path).erase(record.id, why))
+    expect(erased).toEqual({ ...tried, entry: expect.any(String) })
+    expect((await problemOf(officer.records(path).erase(record.id, why))).code).toBe("not_found")
+    const [past] = await run(Stream.runCollect(client.records(path).history(record.id)))
+    expect(past).toMatchObject({ op: "create", state: null, changed: [] })
+  })
+
   it("come as they are without one", async () => {
     const things = client.records(path)
     const { record } = await run(

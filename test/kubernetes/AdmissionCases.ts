@@ -53,6 +53,14 @@ export const cases: ReadonlyArray<Case> = [
   changed(kept("kept"), "version", "v2"),
   ...["org", "app", "domain"].map((one) => changed(binding("tenant", "kept"), one, "other")),
   {
+    name: "working hours of no length",
+    message: "from and to must differ",
+    manifest: {
+      ...organisation("tenant"),
+      spec: { org: "tenant", workingHours: { timeZone: "Europe/Berlin", days: ["mon"], from: "08:00", to: "08:00" } }
+    }
+  },
+  {
     name: "a reserved organisation",
     message: "this organisation name is reserved",
     manifest: { ...definition("tenant", "a"), spec: { ...(definition("tenant", "a").spec as object), org: "platform" } }

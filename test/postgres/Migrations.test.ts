@@ -21,7 +21,10 @@ const files = [
   "0003_grants.sql",
   "0004_event_log.sql",
   "0005_access.sql",
-  "0006_anomaly.sql"
+  "0006_anomaly.sql",
+  "0007_evidence.sql",
+  "0008_retention.sql",
+  "0009_erasure.sql"
 ]
 
 /** A copy of the migrations in which some files have another text, or none. */
@@ -58,7 +61,7 @@ layer(OwnServer.layer(), { excludeTestServices: true })("migrations", (it) => {
         ["one", "two", "one", "two", "one"].map((name) => run(server.migrator(name))),
         { concurrency: "unbounded" }
       )
-      expect(results.filter((result) => result.added.length === 6)).toHaveLength(2)
+      expect(results.filter((result) => result.added.length === files.length)).toHaveLength(2)
       for (const result of results) expect([...result.added, ...result.repeated]).toEqual(files)
       expect(results.every((result) => !result.repaired)).toBe(true)
       expect(yield* shapeOf(server.superuser("one"))).toEqual(yield* shapeOf(server.superuser("two")))
@@ -216,8 +219,10 @@ layer(OwnServer.layer(), { excludeTestServices: true })("migrations", (it) => {
       sql: ["alter default privileges for role velocity_owner grant execute on functions to public"]
     },
     { name: "a missing row", sql: ["delete from platform.operator_term"] },
+    { name: "retention without its row", sql: ["delete from platform.retention"] },
+    { name: "the archive for PUBLIC", sql: ["grant usage on schema platform_archive to public"] },
     { name: "a dropped index", sql: ["drop index platform.audit_log_occurred_at"] },
-    { name: "a dropped table", sql: ["drop table platform.anomaly_alerts"] },
+    { name: "a dropped table", sql: ["drop table platform.anomaly_deliveries, platform.anomaly_alerts"] },
     { name: "a dropped function", sql: ["drop function platform.cursor_keys()"] }
   ]
 

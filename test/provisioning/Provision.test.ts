@@ -88,6 +88,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
           "granted_v1: org_shop_eu_admin INSERT,SELECT,UPDATE",
           "granted_v1: org_shop_eu_reader SELECT",
           "granted_v1: org_shop_eu_writer INSERT,SELECT,UPDATE",
+          "granted_v1: velocity_owner DELETE",
           "granted_v1_history: org_shop_eu_admin SELECT",
           "granted_v1_history: org_shop_eu_reader SELECT",
           "granted_v1_history: org_shop_eu_writer SELECT"
@@ -233,11 +234,12 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         )
         expect(policies.map((one) => one.policyname)).toEqual([
           "velocity_ddl",
+          "velocity_erase",
           "velocity_insert",
           "velocity_select",
           "velocity_update"
         ])
-        expect(String(policies[2]?.qual)).toContain("platform.has_role")
+        expect(String(policies[3]?.qual)).toContain("platform.has_role")
         const unvalidated = yield* look(
           "select conname from pg_constraint where connamespace = $1::regnamespace and not convalidated",
           [schema]
@@ -375,11 +377,11 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
           `select s.serving is null as gone, s.wanted is null as unwanted, s.state,
              (select count(*)::int4 from ${schema}.kept_v1) as rows,
              (select count(*)::int4 from pg_policies p where p.schemaname = s.pg_schema and p.tablename = s.pg_table) as policies,
-             (select count(*)::int4 from pg_class c, aclexplode(c.relacl) a where c.oid in ('${schema}.kept_v1'::regclass, '${schema}.kept_v1_history'::regclass) and a.grantee <> c.relowner) as grants
+             (select count(*)::int4 from pg_class c, aclexplode(c.relacl) a where c.oid in ('${schema}.kept_v1'::regclass, '${schema}.kept_v1_history'::regclass) and a.grantee <> c.relowner and a.grantee <> 'velocity_owner'::regrole) as grants
            from platform.schema_defs s where path = $1`,
           [`${chain}/kept/v1`]
         )
-        expect(shut).toEqual([{ gone: true, unwanted: true, state: "Withdrawn", rows: 1, policies: 1, grants: 0 }])
+        expect(shut).toEqual([{ gone: true, unwanted: true, state: "Withdrawn", rows: 1, policies: 2, grants: 0 }])
         expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
         // the rows are what they were, so a definition that does not fit them is refused still
         expect(yield* refusalOf(apply(define({ object: "kept", fields: [{ name: "a", type: "integer" }] })))).toBe(
@@ -388,6 +390,39 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         const again = yield* apply(parent)
         expect(again.steps).toEqual(["access"])
         expect(again.generation).toBeGreaterThan(first.generation)
+        expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
+      })
+    )
+
+    it.effect("gives a table that an earlier Velocity provisioned what erasure needs, once", () =>
+      Effect.gen(function* () {
+        const { apply, define, domain, look, schema } = yield* makeWorld
+        yield* domain()
+        const spec = define({ object: "elder", fields: [{ name: "a", type: "string" }] })
+        yield* apply(spec)
+        const table = `${schema}.elder_v1`
+        const [{ comment } = {}] = yield* look("select obj_description($1::regclass, 'pg_class') as comment", [table])
+        // as it was left: no policy, no rights, and the digests of then
+        yield* look(`drop policy velocity_erase on ${table}`)
+        yield* look(`revoke all on ${table} from velocity_owner`)
+        yield* look(`revoke select (id) on ${table} from velocity_owner`)
+        yield* look(`revoke usage on schema ${schema} from velocity_owner`)
+        yield* look(
+          `comment on table ${table} is '${String(comment)
+            .replaceAll("'", "''")
+            .replace(/"access":"[0-9a-f]+"/u, '"access":"0123456789abcdef"')}'`
+        )
+        yield* look("update platform.schema_defs set wanted_hash = 'before' where pg_table = 'elder_v1'")
+        expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
+        expect(yield* apply(spec)).toMatchObject({ _tag: "Applied", steps: ["access"] })
+        const rights = yield* look(
+          `select has_schema_privilege('velocity_owner', $1, 'USAGE') as usage, has_table_privilege('velocity_owner', $2, 'DELETE') as delete,
+             has_column_privilege('velocity_owner', $2, 'id', 'SELECT') as id, has_column_privilege('velocity_owner', $2, 'a', 'SELECT') as a,
+             exists (select from pg_policy where polrelid = $2::regclass and polname = 'velocity_erase') as policy`,
+          [schema, table]
+        )
+        expect(rights).toEqual([{ usage: true, delete: true, id: true, a: false, policy: true }])
+        expect((yield* apply(spec))._tag).toBe("Unchanged")
         expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
       })
     )

@@ -5,7 +5,7 @@
  * Changes are made as superuser with the log's triggers out of the way, since nobody else could make them at all, inside
  * transactions that are undone. What only a tree can find (a cut tail, a whole lane, a rewrite of everything) is not here.
  */
-import { layer } from "@effect/vitest"
+import { layer, type Vitest } from "@effect/vitest"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -22,7 +22,13 @@ const insertSql = (chain: string) =>
   `select platform.audit_insert('${chain}', 'dev/alice', 'create', 'ok', '${chain}/city/v1', gen_random_uuid(), '{"fields":["name"],"n":1.10}', '{"f":null}', 'r-é', 'why', 'T-1')::text as id`
 
 /** Entries in transactions of their own, over one connection: one backend, so one lane. */
-const writeEntries = (apiUrl: string, atlas: Atlas, count: number, settings: ReadonlyArray<string> = []) =>
+const writeEntries = (
+  apiUrl: string,
+  atlas: Atlas,
+  count: number,
+  settings: ReadonlyArray<string> = [],
+  erased: ReadonlyArray<{ readonly entity: string }> = []
+) =>
   Effect.scoped(
     Effect.gen(function* () {
       const connection = yield* connect(apiUrl)
@@ -31,6 +37,15 @@ const writeEntries = (apiUrl: string, atlas: Atlas, count: number, settings: Rea
         yield* connection.query("begin")
         yield* connection.query("select set_config('role', $1, true)", [`${atlas.schema}_writer`])
         yield* connection.query(insertSql(atlas.chain))
+        yield* connection.query("commit")
+        const city = erased[i]
+        if (city === undefined) continue
+        yield* connection.query("begin")
+        yield* connection.query(
+          "select set_config('role', 'velocity_privacy', true), set_config('velocity.ctx', $1, true)",
+          ['{"actor":"platform/olga","request_id":"r-2","reason":"asked for","ticket":"T-2"}']
+        )
+        yield* connection.query("select platform.erase_record($1, $2::uuid)", [`${atlas.chain}/city/v1`, city.entity])
         yield* connection.query("commit")
       }
     })
@@ -41,21 +56,30 @@ class Log extends Context.Service<
   Log,
   TestDatabase & { readonly atlas: Atlas; readonly lane: number; readonly at: number; readonly last: number }
 >()("velocity/test/Log") {
-  static readonly layer = Layer.effect(
-    Log,
-    Effect.gen(function* () {
-      const database = yield* Database
-      const atlas = yield* provisionAtlas(database.operatorUrl, database.org)
-      yield* writeEntries(database.apiUrl, atlas, 8)
-      const [row] = yield* query(
-        database.superuserUrl,
-        "select lane::int4 as lane, max(seq)::int4 as last from platform.audit_log where chain = $1 and action = 'create' group by lane",
-        [atlas.chain]
-      )
-      const last = Number(row?.last)
-      return { ...database, atlas, lane: Number(row?.lane), at: last - 4, last }
-    }).pipe(Effect.orDie)
-  ).pipe(Layer.provide(Database.layer))
+  /** As it was written, or with erasures among its entries. */
+  static readonly layerOf = (erased: boolean) =>
+    Layer.effect(
+      Log,
+      Effect.gen(function* () {
+        const database = yield* Database
+        const atlas = yield* provisionAtlas(database.operatorUrl, database.org)
+        const cities = erased ? ["Oslo", "Lima", "Bern", "Riga", "Kiel"] : []
+        yield* writeEntries(
+          database.apiUrl,
+          atlas,
+          8,
+          [],
+          yield* Effect.forEach(cities, (city) => createCity(database.apiUrl, atlas, city))
+        )
+        const [row] = yield* query(
+          database.superuserUrl,
+          "select lane::int4 as lane, max(seq)::int4 as last from platform.audit_log where chain = $1 and action = 'create' group by lane order by last desc limit 1",
+          [atlas.chain]
+        )
+        const last = Number(row?.last)
+        return { ...database, atlas, lane: Number(row?.lane), at: last - 4, last }
+      }).pipe(Effect.orDie)
+    ).pipe(Layer.provide(Database.layer))
 }
 
 /** Runs SQL as superuser with the log unguarded, in a transaction that is undone; answers what verification finds. */
@@ -121,7 +145,13 @@ const changes: Readonly<Record<string, string>> = {
 const stateOf = (effect: Effect.Effect<unknown, Parameters<typeof sqlStateOf>[0]>) =>
   Effect.map(Effect.flip(effect), sqlStateOf)
 
-layer(Log.layer, { excludeTestServices: true })("the audit log", (it) => {
+/** Everything that is to be found is found with erasures among the entries too. */
+const bothLogs = (name: string, suite: (it: Vitest.MethodsNonLive<Log>) => void) => {
+  layer(Log.layerOf(false), { excludeTestServices: true })(name, suite)
+  layer(Log.layerOf(true), { excludeTestServices: true })(`${name} after erasures`, suite)
+}
+
+bothLogs("the audit log", (it) => {
   it.effect("is sound as it was written", () =>
     Effect.gen(function* () {
       expect(yield* found([])).toEqual([])
@@ -149,6 +179,32 @@ layer(Log.layer, { excludeTestServices: true })("the audit log", (it) => {
             column.endsWith("hash") && column === "hash" ? [`${at + 1} link_broken`] : []
           )
       }
+    })
+  )
+
+  it.effect("shows a change of any column of an erasure's entry, and of none by what was erased", () =>
+    Effect.gen(function* () {
+      const { superuserUrl, atlas, lane } = yield* Log
+      const erasures = yield* query(
+        superuserUrl,
+        "select seq::int4 as seq from platform.audit_log where chain = $1 and lane = $2 and action = 'erase'",
+        [atlas.chain, lane]
+      )
+      for (const { seq } of erasures) {
+        for (const [column, value] of Object.entries({ ...changes, fail_modes: "'{}'" })) {
+          const problems = yield* found([
+            `update platform.audit_log a set ${column} = ${value} where {lane} and seq = ${seq}`
+          ])
+          expect(problems, column).toContain(`${column === "seq" ? Number(seq) + 1000 : seq} hash_mismatch`)
+        }
+      }
+      const contents = yield* query(
+        superuserUrl,
+        `select count(*)::int4 as erased, count(e.state)::int4 + count(e.salt)::int4 as left,
+           coalesce(bool_and(encode(e.hash, 'hex') = (select a.payload ->> 'hash' from platform.audit_log a where a.entity_id = e.entity_id and a.action = 'create')), true) as proved
+         from platform.event_log e where exists (select from platform.audit_log a where a.entity_id = e.entity_id and a.action = 'erase')`
+      )
+      expect(contents).toEqual([{ erased: erasures.length, left: 0, proved: true }])
     })
   )
 

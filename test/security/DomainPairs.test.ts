@@ -10,6 +10,7 @@ import { provision } from "../server/Provisioned.ts"
 import { type Reply, type Sent, send } from "../server/Requests.ts"
 import { type ThingRole, thing, thingRoles } from "../server/Things.ts"
 import { makeWorld, type Strategy, type World } from "../server/World.ts"
+import { seal } from "../support/Sealing.ts"
 
 interface Domain {
   readonly name: string
@@ -52,12 +53,41 @@ const recordCases: Readonly<Record<string, Case>> = {
   history: { needs: "history", ask: (path, { live }) => [`${path}/${live}/history`, {}] }
 }
 /** Cases of what is no record: how it is asked about a domain, and by whom it may be. */
-const otherCases: Readonly<Record<string, (chain: string) => string>> = {
-  "me.me": (chain) => `/api/me?path=${chain}`,
-  "platform.schemas": (chain) => `/api/platform/schemas?chain=${chain}`,
-  "platform.audit": (chain) => `/api/platform/audit?chain=${chain}`,
-  "platform.verify": () => "/api/platform/audit/verify"
+const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, Sent]>> = {
+  "me.me": ({ chain }) => [`/api/me?path=${chain}`, {}],
+  "platform.schemas": ({ chain }) => [`/api/platform/schemas?chain=${chain}`, {}],
+  "platform.audit": ({ chain }) => [`/api/platform/audit?chain=${chain}`, {}],
+  "platform.verify": () => ["/api/platform/audit/verify", {}],
+  "platform.tree": () => ["/api/platform/audit/tree", {}],
+  "platform.checkpoint": () => ["/api/platform/audit/checkpoint", {}],
+  "platform.consistency": () => ["/api/platform/audit/consistency?from=1&to=2", {}],
+  "platform.proof": ({ chain }) => [`/api/platform/audit/${sealedEntries.get(chain)}/proof`, {}],
+  "anomalies.list": ({ chain }) => [`/api/platform/anomalies?chain=${chain}`, {}],
+  "anomalies.acknowledge": () => [
+    `/api/platform/anomalies/${alert}/acknowledge`,
+    { method: "POST", headers: json, body: '{"comment":"seen"}' }
+  ],
+  "anomalies.scan": ({ chain }) => [
+    "/api/platform/anomalies/scan",
+    {
+      method: "POST",
+      headers: json,
+      body: JSON.stringify({
+        rule: { name: "any", title: "Any", severity: "info", threshold: 1, match: { chains: [chain] } }
+      })
+    }
+  ],
+  "privacy.erase": (domain) => [
+    `${path(domain)}/${domain.live}/erase`,
+    { method: "POST", headers: json, body: '{"reason":"asked for"}' }
+  ]
 }
+/** By chain: an entry that is in the signed tree. */
+const sealedEntries = new Map<string, string>()
+/** The role that each of them is for. */
+const rolesFor = (name: string): string =>
+  ({ "me.me": "admin", "privacy.erase": "platform-privacy", "anomalies.acknowledge": "platform-admin" })[name] ??
+  "platform-auditor"
 /** Without a token, and without anything about tenants in the answer. */
 const open = ["health.healthz", "health.readyz", "health.metrics", "docs.openapi", "docs.page", "docs.root"]
 
@@ -65,6 +95,8 @@ const nameOf = ({ endpoint, group }: Route): string => `${group}.${endpoint}`
 
 let world: World
 const domains: Array<Domain> = []
+/** An alert about the first domain. */
+let alert = ""
 const path = ({ chain }: Pick<Domain, "chain">) => `/api/${chain}/thing/v1`
 const ask = (token: string | undefined, [to, sent]: readonly [string, Sent]): Promise<Reply> =>
   send(world.url, to, token === undefined ? sent : { ...sent, token })
@@ -114,6 +146,28 @@ beforeAll(async () => {
     domain.deleted = await make()
     expect((await ask(token, [`${path(domain)}/${domain.deleted}`, { method: "DELETE" }])).status).toBe(204)
   }
+  await seal(world.database)
+  for (const { chain } of domains) {
+    const [entry] = await world.look("select id::text as id from platform.audit_log where chain = $1 limit 1", [chain])
+    sealedEntries.set(chain, String(entry?.id))
+  }
+  const [raised] = await world.operator("select platform.anomaly_raise($1::text::jsonb, '{}', now())::text as id", [
+    JSON.stringify({
+      rule: "any",
+      title: "Any",
+      severity: "info",
+      chain: domains[0]?.chain,
+      actor: "a/b",
+      address: "",
+      at: new Date().toISOString(),
+      window_from: new Date().toISOString(),
+      window_to: new Date().toISOString(),
+      counted: 1,
+      threshold: 1,
+      explanation: []
+    })
+  ])
+  alert = String(raised?.id)
 })
 afterAll(() => world.stop())
 
@@ -249,14 +303,15 @@ const removed = async (domain: Domain) => {
 }
 
 describe.each(Object.keys(otherCases))("%s", (name) => {
-  const to = otherCases[name] as (chain: string) => string
+  const to = otherCases[name] as (domain: Domain) => readonly [string, Sent]
 
-  it("tells nothing to another domain's token", async () => {
+  it("tells nothing to another domain's token, and does nothing for it", async () => {
+    const before = await state()
     for (const holder of domains) {
       for (const target of domains) {
         for (const claimed of roleSets) {
           const token = await world.token(holder.strategy, { roles: claimed })
-          const reply = await send(world.url, to(target.chain), { token })
+          const reply = await ask(token, to(target))
           if (name === "me.me" && holder.strategy === target.strategy) {
             expect(reply.status).toBe(200)
             continue
@@ -264,19 +319,25 @@ describe.each(Object.keys(otherCases))("%s", (name) => {
           expect([reply.status, reply.json.code]).toEqual(name === "me.me" ? [404, "not_found"] : [401, "token_issuer"])
           expect(reply.text).not.toContain(marker)
         }
-        const claims = await world.token(holder.strategy, { roles: ["platform-admin", "platform-auditor"] })
-        expect((await send(world.url, to(target.chain), { token: claims })).status).toBeGreaterThanOrEqual(401)
+        const claims = await world.token(holder.strategy, {
+          roles: ["platform-admin", "platform-auditor", "platform-privacy"]
+        })
+        expect((await ask(claims, to(target))).status).toBeGreaterThanOrEqual(401)
       }
-      expect((await send(world.url, to(holder.chain))).status).toBe(401)
+      expect((await ask(undefined, to(holder))).status).toBe(401)
     }
+    expect(await state()).toBe(before)
   })
 
   it("answers whom it is for, without contents of records", async () => {
-    const token =
-      name === "me.me"
-        ? await world.token((domains[0] as Domain).strategy, { roles: ["admin"] })
-        : await world.token(world.platform, { roles: ["platform-auditor"] })
-    const reply = await send(world.url, to((domains[0] as Domain).chain), { token })
+    const [domain] = domains as [Domain]
+    const strategy = name === "me.me" ? domain.strategy : world.platform
+    for (const role of name === "me.me" ? [] : ["admin", "platform", "platform-none", "platform-auditor"]) {
+      if (role === rolesFor(name)) continue
+      const reply = await ask(await world.token(strategy, { roles: [role] }), to(domain))
+      expect([role, reply.status, reply.json.code]).toEqual([role, 403, "operation_not_granted"])
+    }
+    const reply = await ask(await world.token(strategy, { roles: [rolesFor(name)] }), to(domain))
     expect(reply.status).toBe(200)
     expect(reply.text).not.toContain(marker)
   })

@@ -160,6 +160,26 @@ const seeds: Readonly<Record<string, ReadonlyArray<Seed>>> = {
       code: "tenant_privilege"
     },
     {
+      name: "a platform role's that deletes",
+      sql: ["grant delete on acme_geo_atlas.city_v1 to velocity_privacy"],
+      code: "tenant_privilege"
+    },
+    {
+      name: "more than erasure needs",
+      sql: ["grant update, truncate on acme_geo_atlas.city_v1 to velocity_owner"],
+      code: "tenant_privilege"
+    },
+    {
+      name: "a column that erasure does not need",
+      sql: ["grant select (name) on acme_geo_atlas.city_v1 to velocity_owner"],
+      code: "tenant_privilege"
+    },
+    {
+      name: "a column, to another",
+      sql: ["grant update (name) on acme_geo_atlas.city_v1 to acme_geo_atlas_reader"],
+      code: "tenant_privilege"
+    },
+    {
       name: "another domain's role",
       sql: ["grant select on acme_geo_atlas.city_v1 to acme_geo_other_reader"],
       code: "tenant_privilege"
@@ -216,6 +236,38 @@ const seeds: Readonly<Record<string, ReadonlyArray<Seed>>> = {
       code: "audit_log_rule"
     },
     {
+      name: "a month with a policy of its own",
+      sql: ["create policy odd on platform.event_log_{month} for select to velocity_gateway using (true)"],
+      code: "partition_fault",
+      object: "platform.event_log_{month}"
+    },
+    {
+      name: "a month with a right of its own",
+      sql: ["grant select on platform.event_log_{month} to velocity_gateway"],
+      code: "partition_fault"
+    },
+    {
+      name: "a month that was kept, and lost a trigger",
+      sql: [
+        "create table platform_archive.audit_log_2020_01 (like platform.audit_log)",
+        "alter table platform_archive.audit_log_2020_01 owner to velocity_owner",
+        "create trigger refuse_row before delete or update on platform_archive.audit_log_2020_01 for each row execute function platform.audit_refuse()",
+        "create trigger refuse_truncate before truncate on platform_archive.audit_log_2020_01 for each statement execute function platform.audit_refuse()"
+      ],
+      code: "archive_trigger",
+      object: "platform_archive.audit_log_2020_01"
+    },
+    {
+      name: "a month that was kept, and can be emptied",
+      sql: ["grant truncate on platform_archive.audit_log_2020_01 to velocity_operator"],
+      code: "archive_privilege"
+    },
+    {
+      name: "a month that was kept, and is somebody's",
+      sql: ["alter table platform_archive.audit_log_2020_01 owner to velocity_operator"],
+      code: "archive_owner"
+    },
+    {
       name: "a setting that stops triggers",
       sql: ["grant set on parameter session_replication_role to velocity_gateway"],
       code: "parameter_privilege"
@@ -265,6 +317,26 @@ const seeds: Readonly<Record<string, ReadonlyArray<Seed>>> = {
       name: "a month of history",
       sql: ["alter table platform.event_log_{month} disable row level security"],
       code: "event_log_rls"
+    },
+    {
+      name: "history that can be changed",
+      sql: ["grant update on platform.event_log to velocity_privacy"],
+      code: "event_log_privilege"
+    },
+    {
+      name: "a month of history that can be read",
+      sql: ["grant select on platform.event_log_{month} to acme_geo_atlas_reader"],
+      code: "event_log_privilege"
+    },
+    {
+      name: "a column of history",
+      sql: ["grant select (state) on platform.event_log to velocity_tenant"],
+      code: "event_log_privilege"
+    },
+    {
+      name: "another owner of a month of history",
+      sql: ["alter table platform.event_log_{month} owner to velocity_operator"],
+      code: "event_log_owner"
     },
     {
       name: "an open policy on history",
@@ -336,6 +408,21 @@ const seeds: Readonly<Record<string, ReadonlyArray<Seed>>> = {
       sql: [
         "create policy velocity_odd on acme_geo_atlas.country_v1 for select to acme_geo_atlas_reader using (exists (select from acme_geo_atlas.city_v1))"
       ],
+      code: "unexpected_policy"
+    },
+    {
+      name: "a policy for erasure that shows rows to another role",
+      sql: ["alter policy velocity_erase on acme_geo_atlas.city_v1 to velocity_owner, acme_geo_atlas_reader"],
+      code: "unexpected_policy"
+    },
+    {
+      name: "a policy for erasure that lets rows in",
+      sql: ["alter policy velocity_erase on acme_geo_atlas.city_v1 with check (true)"],
+      code: "unexpected_policy"
+    },
+    {
+      name: "another policy for whom erasure runs as",
+      sql: ["create policy velocity_odd on acme_geo_atlas.city_v1 to velocity_owner using (true)"],
       code: "unexpected_policy"
     },
     {

@@ -65,6 +65,25 @@ describe("two installations on one server", () => {
     }
   })
 
+  it("erase under roles of their own", async () => {
+    for (const [place, { token, world }] of worlds.entries()) {
+      const own = place === 0 ? "" : prefix
+      const things = `/api/${chain}/thing/v1`
+      const made = await send(world.url, things, { method: "POST", token, headers: json, body: '{"name":"gone"}' })
+      const officer = await world.token(world.platform, { roles: ["platform-privacy"] })
+      const body = '{"reason":"asked for"}'
+      const erased = await send(world.url, `${things}/${made.json.id}/erase`, {
+        method: "POST",
+        token: officer,
+        headers: json,
+        body
+      })
+      expect([erased.status, erased.json.rows], erased.text).toEqual([200, 1])
+      const entries = await world.look("select db_login, db_role from platform.audit_log where action = 'erase'")
+      expect(entries).toEqual([{ db_login: `${own}velocity_api`, db_role: `${own}velocity_privacy` }])
+    }
+  })
+
   it("have roles of their own, and audit under them", async () => {
     for (const [place, { world }] of worlds.entries()) {
       const own = place === 0 ? "" : prefix

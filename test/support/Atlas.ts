@@ -37,7 +37,10 @@ const tableSql = (schema: string, table: string, columns: string): ReadonlyArray
   `alter table ${schema}.${table} enable row level security, force row level security`,
   `create policy velocity_ddl on ${schema}.${table} to ${schema}_owner using (true) with check (true)`,
   `grant select on ${schema}.${table} to ${schema}_reader, ${schema}_writer, ${schema}_admin`,
-  `grant insert, update on ${schema}.${table} to ${schema}_writer, ${schema}_admin`
+  `grant insert, update on ${schema}.${table} to ${schema}_writer, ${schema}_admin`,
+  `create policy velocity_erase on ${schema}.${table} to velocity_owner using (true) with check (false)`,
+  `grant usage on schema ${schema} to velocity_owner`,
+  `grant select (id), delete on ${schema}.${table} to velocity_owner`
 ]
 
 const openPolicies = (schema: string, table: string): ReadonlyArray<string> => [

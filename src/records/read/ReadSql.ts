@@ -306,7 +306,8 @@ export const historySql = (
   const audit = isAudited(type)
     ? `, ${auditCall(entity, `jsonb_build_object('history', true, 'count', count(*) ${onPage})`)} is null as unaudited`
     : ""
-  const state = `(select row_to_json(_s.*) from (select ${projection.columns(stateRow("_r.state"))}) _s)`
+  // an erased event has no state, and says so rather than that its fields are empty
+  const state = `case when _r.state is not null then (select row_to_json(_s.*) from (select ${projection.columns(stateRow("_r.state"))}) _s) end`
   const sql = `select coalesce(string_agg(_p._j, ',') ${onPage}, '') as items, coalesce(max(_p._n) > ${last}, false) as more,
   array_to_json(array[(max(_p.version) filter (where _p._n = ${last}))::text])::text as keys, ${entered(type, "history")}${audit}
 from (

@@ -376,7 +376,7 @@ export const versionSql = (
   shape.statement("version", [id, version], (bind) => {
     const filters = [past.filter("history", bind), past.filter("read", bind)].filter((one) => one !== undefined)
     return `select (select row_to_json(_b.*)::text from (select ${past.columns()}) _b) as body from ${past.view} _h
-where _h.entity_id = $1::uuid and _h.version = $2::int4 and ${gateSql(shape.def, "history")}${filters.map((one) => ` and (${one})`).join("")}`
+where _h.entity_id = $1::uuid and _h.version = $2::int4 and _h.state is not null and ${gateSql(shape.def, "history")}${filters.map((one) => ` and (${one})`).join("")}`
   })
 
 /** The entry of the act whose event this is; nothing where the act touched no row. Last in its transaction. */
