@@ -130,6 +130,9 @@ export const group = "velocity.sh"
 /** The plural of a kind, as it stands in paths. */
 export const pluralOf = (kind: Kind): string => facts[kind].plural
 
+/** What the status of a kind may say beside observedGeneration and the conditions. */
+export const statusKeysOf = (kind: Kind): ReadonlyArray<string> => Object.keys(facts[kind].status)
+
 /** The definition of one kind, ready to be applied. Throws `NotStructural` where its schema has no structural form. */
 export const customResourceDefinition = (kind: Kind): Readonly<Record<string, unknown>> => {
   const { columns, description, plural, shortName, status } = facts[kind]
