@@ -1,8 +1,9 @@
 /** What orchestrators and Prometheus ask an operator: `/healthz`, `/readyz`, `/metrics`, where `VELOCITY_OPERATOR_PORT` is set. */
 import { createServer, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
-import { Config, Data, Effect, Layer, Metric, Option } from "effect"
+import { Config, Data, Effect, Layer, Metric } from "effect"
 import { PrometheusMetrics } from "effect/observability"
+import { integer } from "../postgres/PgSettings.ts"
 
 /** The port cannot be listened at. */
 export class EndpointFailure extends Data.TaggedError("EndpointFailure")<{ readonly message: string }> {}
@@ -50,18 +51,19 @@ export const listen = Effect.fnUntraced(function* (host: string, port: number) {
   return (server.address() as AddressInfo).port
 })
 
+const none = -1
+
 const settings = Config.all({
   host: Config.String("VELOCITY_HOST").pipe(Config.withDefault("127.0.0.1")),
-  port: Config.option(Config.Port("VELOCITY_OPERATOR_PORT"))
+  // 0 chooses a free one; none: nothing listens
+  port: integer("VELOCITY_OPERATOR_PORT", none, 0, 65_535)
 })
 
 /** See the module. */
 export const layer = Layer.effectDiscard(
   Effect.flatMap(settings, ({ host, port }) =>
-    Option.match(port, {
-      onNone: () => Effect.void,
-      onSome: (at) =>
-        Effect.flatMap(listen(host, at), (bound) => Effect.logInfo(`health and metrics at http://${host}:${bound}`))
-    })
+    port === none
+      ? Effect.void
+      : Effect.flatMap(listen(host, port), (bound) => Effect.logInfo(`health and metrics at http://${host}:${bound}`))
   )
 )
