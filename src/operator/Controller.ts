@@ -20,7 +20,7 @@ import { concluded, type Failures, type Reconciler, type World } from "./Reconci
 import { type Generations, ResourceStatuses } from "./ResourceStatus.ts"
 import { roleBindingReconciler } from "./RoleBindingReconciler.ts"
 import { schemaDefinitionReconciler } from "./SchemaDefinitionReconciler.ts"
-import type { Reading, Source, SourceFailure } from "./Source.ts"
+import { type Reading, type Source, SourceFailure } from "./Source.ts"
 import * as WorkQueue from "./WorkQueue.ts"
 
 /** Any of them, seen as one that takes any resource; a key's kind decides which. */
@@ -259,7 +259,11 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
         return yield* Effect.never
       }
       const again = yield* queue.retry(key)
-      yield* Effect.logWarning(`${key} failed and is tried again in ${Duration.format(again)}`, exit.cause)
+      const what = `${key} failed and is tried again in ${Duration.format(again)}`
+      // a refusal of the API server says it all; anything else is told with where it came from
+      yield* error instanceof SourceFailure
+        ? Effect.logWarning(`${what}: ${error.message}`)
+        : Effect.logWarning(what, exit.cause)
       yield* tell({ _tag: "Failure", identity: key, message: error instanceof Error ? error.message : String(error) })
     }
     yield* restIfIdle

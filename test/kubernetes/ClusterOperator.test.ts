@@ -4,6 +4,7 @@
  */
 import { layer } from "@effect/vitest"
 import { Effect, Exit, Layer, Scope } from "effect"
+import { PrometheusMetrics } from "effect/observability"
 import { afterAll, beforeAll, expect } from "vitest"
 import type { KubeRequest } from "../../src/kubernetes/Kube.ts"
 import { finalizer } from "../../src/kubernetes/ObjectWrites.ts"
@@ -279,10 +280,43 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
       yield* again.look
       expect(yield* bound).toEqual([])
       expect(yield* served).toEqual([{ path: `${org}/shop/eu/thing/v1` }])
+      const orphans = Effect.map(PrometheusMetrics.format(), (text) => /^velocity_orphans (\d+)$/mu.exec(text)?.[1])
+      expect(yield* orphans).toBe("1")
       // the same name again is the same owner, whatever its uid
       yield* apply(thing)
       yield* ready(thing)
       expect(yield* served).toEqual([{ path: `${org}/shop/eu/thing/v1` }])
+      expect(yield* orphans).toBe("0")
+    })
+  )
+
+  it.effect("comes through while others write the same objects all the time", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const { org } = database
+      const things = Array.from({ length: 10 }, (_, index) => definition(org, `thing${index}`))
+      yield* apply(...namespacesOf(org), ...parents(org), ...things)
+      let isOver = false
+      const storm = async () => {
+        for (let turn = 0; !isOver; turn++) {
+          await cluster.kubectl(["annotate", "--overwrite", "vsd", "--all", "-n", `${org}-shop-eu`, `storm=${turn}`])
+        }
+      }
+      const storming = storm()
+      yield* Effect.addFinalizer(() =>
+        promise(async () => {
+          isOver = true
+          await storming
+        })
+      )
+      yield* startOperator({ database, kubeconfig: cluster.kubeconfig })
+      for (const one of things) yield* ready(one)
+      const refused = yield* promise(async () => {
+        isOver = true
+        await storming
+        return (await Promise.all(things.map(get))).filter((one) => one?.metadata.finalizers?.[0] !== finalizer)
+      })
+      expect(refused).toEqual([])
     })
   )
 
