@@ -390,6 +390,7 @@ declare
 begin
   execute 'create table platform.event_log_heads_next (like platform.event_log including defaults including constraints including indexes)';
   execute 'alter table platform.event_log_heads_next enable row level security';
+  execute 'alter table platform.event_log_heads_next alter column state set statistics 0, alter column salt set statistics 0';
   execute format('alter table platform.event_log_heads_next add constraint month check (occurred_at < %L)', p_to);
   foreach v_source in array array[p_name, 'event_log_heads'] loop
     continue when v_source = 'event_log_heads' and not exists (
@@ -434,6 +435,8 @@ begin
     raise exception 'no export of % is on record', p_name using errcode = 'VL066';
   end if;
   if v_month.parent = 'event_log' then
+    -- what is erased from here on is erased from the copy: an erasure holds the lock shared (0009)
+    perform pg_advisory_xact_lock(hashtextextended('velocity/history', 0));
     v_heads := platform.event_heads_build(p_name, v_month."to");
   end if;
 

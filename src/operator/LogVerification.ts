@@ -55,7 +55,6 @@ const keepSql = `insert into platform.audit_verification ("from", "to", started_
  */
 const tellSql = `update platform.anomaly_scanner set unverified_from = least(unverified_from, $1::timestamptz),
   unverified_to = greatest(unverified_to, $2::timestamptz)`
-const canTellSql = "select to_regclass('platform.anomaly_scanner') is not null as there"
 
 /** Verifies the last day and says what it found. Fails where the database does not answer, which is no finding. */
 export const verifyDay = (size = sliceEntries) =>
@@ -81,8 +80,7 @@ export const verifyDay = (size = sliceEntries) =>
         yield* tx.query(statement(keepSql, [window.from, window.to, entries, problems, JSON.stringify(findings)]))
         const times = findings.map(({ occurred_at }) => occurred_at).sort()
         if (times.length === 0) return
-        const { rows } = yield* tx.query(statement(canTellSql))
-        if (rows[0]?.there === true) yield* tx.query(statement(tellSql, [times[0], times.at(-1)]))
+        yield* tx.query(statement(tellSql, [times[0], times.at(-1)]))
       })
     )
     yield* Metric.update(entriesGauge, entries)

@@ -18,6 +18,7 @@ import { AuditorTx } from "../postgres/AuditorTx.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
 import { PrivacyTx } from "../postgres/PrivacyTx.ts"
 import { TenantTx } from "../postgres/TenantTx.ts"
+import { ProveRecords } from "../records/ProveRecords.ts"
 import { ReadRecords } from "../records/ReadRecords.ts"
 import { WriteRecords } from "../records/WriteRecords.ts"
 import { Denials } from "../records/write/Denials.ts"
@@ -125,7 +126,7 @@ const services = Layer.mergeAll(
   requestMetrics
 ).pipe(
   Layer.provideMerge(Layer.mergeAll(Authenticator.layer, IsolationGate.layer)),
-  Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps)),
+  Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps, ProveRecords.layerNoDeps)),
   Layer.provideMerge(Layer.mergeAll(Denials.layerNoDeps, Unknowns.layerNoDeps, Registry.layer)),
   Layer.provideMerge(
     Layer.mergeAll(TenantTx.layerNoDeps, GatewayTx.layerNoDeps, AuditorTx.layerNoDeps, PrivacyTx.layerNoDeps)

@@ -39,6 +39,7 @@ afterAll(async () => {
 describe("the key of velocity dev", () => {
   it("is made once, its owner's alone, and named after installation and database", async () => {
     expect((await stat(join(data, "audit.key"))).mode & 0o777).toBe(0o600)
+    expect(await readFile(join(data, "audit.pub"), "utf8")).toBe(`${verifierKey}\n`)
     const [row] = await admin("select id::text as id from platform.installation")
     expect(verifierKey.startsWith(`velocity.sh/${row?.id}/default+`)).toBe(true)
   })

@@ -3,6 +3,8 @@ import { layer, it as plain } from "@effect/vitest"
 import { Effect, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { expect } from "vitest"
+import { builtinRules } from "../../src/domain/AnomalyRule.ts"
+import * as AnomalyScanner from "../../src/operator/AnomalyScanner.ts"
 import { Fence } from "../../src/operator/Fence.ts"
 import * as LogVerification from "../../src/operator/LogVerification.ts"
 import { failure } from "../../src/postgres/DatabaseFailure.ts"
@@ -38,6 +40,8 @@ layer(withDatabase(services), { excludeTestServices: true })("the verification i
         superuserUrl,
         "select entries::int4, problems::int4, findings from platform.audit_verification"
       )
+      const scan = Effect.suspend(() => AnomalyScanner.scan({ rules: builtinRules, endpoints: [], now: Date.now() }))
+      expect((yield* scan).alerts).toEqual([])
       const sound = yield* LogVerification.verifyDay(10)
       expect(sound).toMatchObject({ entries: 36, problems: 0, findings: [] })
       expect(yield* kept).toEqual([{ entries: 36, problems: 0, findings: [] }])
@@ -51,9 +55,17 @@ layer(withDatabase(services), { excludeTestServices: true })("the verification i
       expect(yield* kept).toMatchObject([
         { problems: 1, findings: [{ chain: "platform", lane: entry?.lane, seq: entry?.seq, problem: "hash_mismatch" }] }
       ])
+      // the scanner, which had found it sound, verifies that time again and tells
+      expect((yield* scan).alerts).toHaveLength(1)
+      const alerts = yield* query(
+        superuserUrl,
+        "select rule, severity, chain, count::int4 as count from platform.anomaly_alerts"
+      )
+      expect(alerts).toEqual([{ rule: "chain_broken", severity: "critical", chain: "platform", count: 1 }])
       yield* alter(superuserUrl, `update platform.audit_log set actor = 'operator/test' where id = '${entry?.id}'`)
-      expect(yield* LogVerification.verifyDay(10)).toMatchObject({ problems: 0 })
-      expect(yield* kept).toEqual([{ entries: 36, problems: 0, findings: [] }])
+      // the alert is an entry too
+      expect(yield* LogVerification.verifyDay(10)).toMatchObject({ entries: 37, problems: 0 })
+      expect(yield* kept).toEqual([{ entries: 37, problems: 0, findings: [] }])
     })
   )
 

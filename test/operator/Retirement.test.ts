@@ -9,7 +9,7 @@ import * as Fs from "node:fs/promises"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { layer, it as plain } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer } from "effect"
+import { ConfigProvider, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { expect } from "vitest"
 import { Fence } from "../../src/operator/Fence.ts"
@@ -602,3 +602,54 @@ plain.effect("looks at once and then every hour, whatever happened to the round 
     expect(rounds).toBeGreaterThanOrEqual(first * 2)
   })
 )
+
+layer(withDatabase(services), { excludeTestServices: true })("a record that is erased while its month ends", (it) => {
+  it.effect("does not come back with the rows that are kept of the month", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = yield* Database
+        const atlas = yield* provisionAtlas(database.operatorUrl, database.org)
+        yield* makeMonths(database, 3)
+        const entity = "00000000-0000-4000-8000-000000000001"
+        const { chain } = atlas
+        yield* writeEvent(database, {
+          chain,
+          storage: atlas.city.storage,
+          entity,
+          version: 1,
+          ago: 3,
+          name: "a person"
+        })
+        yield* retention(database, null, 1)
+        const month = yield* monthOf(database, "event_log", 3)
+        const officer = yield* connect(database.apiUrl)
+        yield* officer.query("begin")
+        yield* officer.query(
+          "select set_config('role', 'velocity_privacy', true), set_config('velocity.ctx', $1, true)",
+          ['{"actor":"platform/olga","reason":"asked for"}']
+        )
+        yield* officer.query("select platform.erase_record($1, $2::uuid)", [`${chain}/city/v1`, entity])
+        const retiring = yield* Effect.forkChild(retire(month), { startImmediately: true })
+        const waits = query(
+          database.superuserUrl,
+          "select 1 from pg_stat_activity where usename = 'velocity_operator' and wait_event_type = 'Lock' and query like '%partition_retire%' and datname = current_database()"
+        )
+        yield* Effect.repeat(waits, { until: (rows) => rows.length > 0 })
+        yield* officer.query("commit")
+        expect(yield* Fiber.join(retiring)).toBe("done")
+        const kept = yield* query(
+          database.superuserUrl,
+          "select tableoid::regclass::text as place, state, salt from platform.event_log where entity_id = $1::uuid",
+          [entity]
+        )
+        expect(kept).toEqual([{ place: "platform.event_log_heads", state: null, salt: null }])
+        const sampled = yield* query(
+          database.superuserUrl,
+          `select a.attname::text as name from pg_inherits i join pg_attribute a on a.attrelid = i.inhrelid
+           where i.inhparent = 'platform.event_log'::regclass and a.attname in ('state', 'salt') and a.attstattarget is distinct from 0`
+        )
+        expect(sampled).toEqual([])
+      })
+    )
+  )
+})

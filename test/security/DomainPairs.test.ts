@@ -3,6 +3,7 @@
  *
  * The endpoints are those of the route table, which is made of the contract: a new one without a case here fails.
  */
+import { Effect } from "effect"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type Route, routes } from "../../src/api/Routes.ts"
 import { type Operation, operations } from "../../src/domain/Operation.ts"
@@ -10,7 +11,7 @@ import { provision } from "../server/Provisioned.ts"
 import { type Reply, type Sent, send } from "../server/Requests.ts"
 import { type ThingRole, thing, thingRoles } from "../server/Things.ts"
 import { makeWorld, type Strategy, type World } from "../server/World.ts"
-import { seal } from "../support/Sealing.ts"
+import { makeKeys, seal } from "../support/Sealing.ts"
 
 interface Domain {
   readonly name: string
@@ -50,7 +51,8 @@ const recordCases: Readonly<Record<string, Case>> = {
   },
   delete: { needs: "delete", ask: (path, { live }) => [`${path}/${live}`, { method: "DELETE" }] },
   restore: { needs: "restore", ask: (path, { deleted }) => [`${path}/${deleted}/restore`, { method: "POST" }] },
-  history: { needs: "history", ask: (path, { live }) => [`${path}/${live}/history`, {}] }
+  history: { needs: "history", ask: (path, { live }) => [`${path}/${live}/history`, {}] },
+  proof: { needs: "history", ask: (path, { live }) => [`${path}/${live}/proof`, {}] }
 }
 /** Cases of what is no record: how it is asked about a domain, and by whom it may be. */
 const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, Sent]>> = {
@@ -83,6 +85,7 @@ const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, 
   ]
 }
 /** By chain: an entry that is in the signed tree. */
+const keys = Effect.runPromise(makeKeys())
 const sealedEntries = new Map<string, string>()
 /** The role that each of them is for. */
 const rolesFor = (name: string): string =>
@@ -146,7 +149,7 @@ beforeAll(async () => {
     domain.deleted = await make()
     expect((await ask(token, [`${path(domain)}/${domain.deleted}`, { method: "DELETE" }])).status).toBe(204)
   }
-  await seal(world.database)
+  await seal(world.database, await keys)
   for (const { chain } of domains) {
     const [entry] = await world.look("select id::text as id from platform.audit_log where chain = $1 limit 1", [chain])
     sealedEntries.set(chain, String(entry?.id))
@@ -244,6 +247,7 @@ describe.each(routes.filter(({ group }) => group === "records").map(({ endpoint 
     })
 
     it("is done for the roles that grant it, and refused to every other", async () => {
+      if (name === "proof") await seal(world.database, await keys)
       for (const domain of domains) {
         for (const role of roles) {
           const granted = (thingRoles[role] as ReadonlyArray<string>).includes(one.needs)
@@ -272,6 +276,7 @@ describe.each(routes.filter(({ group }) => group === "records").map(({ endpoint 
     })
 
     it("counts a binding in its own domain alone", async () => {
+      if (name === "proof") await seal(world.database, await keys)
       const [home, foreign] = domains.filter(({ strategy }) => strategy.id === "shared") as [Domain, Domain]
       const sub = `bound-${name}`
       await world.operator(

@@ -74,6 +74,7 @@ const records = HttpApiBuilder.group(VelocityApi, "records", (handlers) =>
     .handleRaw("delete", () => Effect.succeed(HttpServerResponse.empty({ status: 204 })))
     .handleRaw("restore", () => Effect.succeed(text("{}")))
     .handleRaw("history", () => Effect.succeed(text("{}")))
+    .handleRaw("proof", () => Effect.succeed(text("{}")))
 )
 const privacy = HttpApiBuilder.group(VelocityApi, "privacy", (handlers) =>
   handlers.handleRaw("erase", () => Effect.succeed(text("{}")))
