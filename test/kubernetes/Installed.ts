@@ -9,9 +9,9 @@ export interface Installed extends Cluster {
   readonly apply: (manifests: ReadonlyArray<unknown>) => Promise<string>
 }
 
-/** Asks until it is answered so, a minute long. */
-export const until = async (what: string, ask: () => Promise<boolean>): Promise<void> => {
-  const end = performance.now() + 60_000
+/** Asks until it is answered so, a minute long unless said. */
+export const until = async (what: string, ask: () => Promise<boolean>, patience = 60_000): Promise<void> => {
+  const end = performance.now() + patience
   while (!(await ask())) {
     if (performance.now() > end) throw new Error(`it never came: ${what}`)
     await new Promise((done) => setTimeout(done, 100))
