@@ -1,6 +1,6 @@
 /**
  * Writes what is generated: the catalogue's parts of `docs/architecture/`, from a database that it starts and migrates,
- * and `docs/problems.md`, from the catalogue of problems.
+ * `docs/problems.md`, from the catalogue of problems, and `k8s/crds/`, from the schemas of `src/domain/`.
  * `--check` writes nothing and fails where a file would change.
  */
 import * as Fs from "node:fs/promises"
@@ -9,12 +9,14 @@ import * as Path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { problemsMarkdown } from "../src/domain/Problem.ts"
+import { customResourceFiles } from "../src/kubernetes/CustomResources.ts"
 import * as CatalogueDocs from "../src/postgres/CatalogueDocs.ts"
 import * as EmbeddedServer from "../src/postgres/EmbeddedServer.ts"
 import * as Migrations from "../src/postgres/Migrations.ts"
 
 const docs = Path.resolve(import.meta.dirname, "..", "docs")
 const pages = Path.join(docs, "architecture")
+const crds = Path.resolve(import.meta.dirname, "..", "k8s", "crds")
 const check = process.argv.includes("--check")
 
 /** The generated parts of a fresh database. */
@@ -53,6 +55,18 @@ const program = Effect.gen(function* () {
   if (written !== problemsMarkdown()) {
     stale.push(Path.join("docs", "problems.md"))
     if (!check) yield* Effect.promise(() => Fs.writeFile(problemsPage, problemsMarkdown()))
+  }
+  const kinds = customResourceFiles()
+  yield* Effect.promise(() => Fs.mkdir(crds, { recursive: true }))
+  for (const [name, made] of kinds) {
+    const before = yield* Effect.promise(() => Fs.readFile(Path.join(crds, name), "utf8").catch(() => ""))
+    if (before === made) continue
+    stale.push(Path.join("k8s", "crds", name))
+    if (!check) yield* Effect.promise(() => Fs.writeFile(Path.join(crds, name), made))
+  }
+  for (const name of (yield* Effect.promise(() => Fs.readdir(crds))).filter((one) => !kinds.has(one))) {
+    stale.push(Path.join("k8s", "crds", name))
+    if (!check) yield* Effect.promise(() => Fs.rm(Path.join(crds, name)))
   }
   return stale
 })

@@ -46,6 +46,16 @@ export const variables: ReadonlyArray<Variable> = [
     fallback: "60s",
     meaning: "when a statement of the operator is ended"
   },
+  {
+    name: "VELOCITY_OPERATOR_PORT",
+    fallback: "none",
+    meaning: "where the operator answers /healthz, /readyz and /metrics, at VELOCITY_HOST"
+  },
+  {
+    name: "VELOCITY_WATCH_NAMESPACES",
+    fallback: "all",
+    meaning: "the namespaces that velocity operator watches in a cluster, a list; velocity-system always"
+  },
   { name: "VELOCITY_MAX_TX", fallback: "5min", meaning: "how long a streaming transaction may last" },
   { name: "VELOCITY_HOST", fallback: "127.0.0.1", meaning: "the address that the API listens at" },
   { name: "VELOCITY_PORT", fallback: "8080", meaning: "the port that the API listens at; 0 chooses a free one" },

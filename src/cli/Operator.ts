@@ -1,7 +1,11 @@
-/** `velocity operator --manifests DIR`: the reconcilers and the partition manager, until SIGINT or SIGTERM. */
-import { Effect, Logger, Stream } from "effect"
+/** `velocity operator`: the reconcilers and the schedules, of a cluster or (`--manifests DIR`) of a folder, until SIGINT or SIGTERM. */
+import { Effect, Layer, Logger, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
+import { Kube } from "../kubernetes/Kube.ts"
+import { Leadership } from "../kubernetes/Leadership.ts"
+import * as ClusterOperator from "../operator/ClusterOperator.ts"
 import * as Operator from "../operator/Operator.ts"
+import * as OperatorEndpoint from "../operator/OperatorEndpoint.ts"
 import {
   isManifestInvalid,
   isSound,
@@ -9,6 +13,7 @@ import {
   renderChange,
   type StatusChange
 } from "../operator/OperatorStatus.ts"
+import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { startFailure } from "./StartFailure.ts"
 
 /** One line; what a manifest has wrong is told with its place in the file, and not again as its resource's condition. */
@@ -29,22 +34,49 @@ export const follow = Effect.gen(function* () {
   return yield* status.superseded
 })
 
+/** The same, and ends when the Lease is lost: whoever started it starts it again, to stand by. */
+const followCluster = Effect.gen(function* () {
+  const { lost } = yield* Leadership
+  return yield* Effect.raceFirst(follow, lost)
+})
+
+const onFolder = (manifests: string) =>
+  Effect.scoped(follow).pipe(
+    Effect.provide(Layer.merge(Operator.layerWithSql({ manifests }), OperatorEndpoint.layer)),
+    Effect.mapError(startFailure)
+  )
+
+const inCluster = Effect.flatMap(ClusterOperator.watchedNamespaces, (namespaces) =>
+  Effect.scoped(followCluster).pipe(
+    Effect.provide(
+      Layer.merge(
+        ClusterOperator.layer({ namespaces }).pipe(Layer.provide(Layer.merge(Kube.layer, OperatorSql.layer))),
+        // told while it stands by, too
+        OperatorEndpoint.layer
+      )
+    )
+  )
+).pipe(Effect.mapError(startFailure))
+
 export const operator = Command.make(
   "operator",
   {
     manifests: Flag.Directory("manifests", { mustExist: true }).pipe(
-      Flag.withDescription("The folder of manifests, watched; trusted as a whole")
+      Flag.withDescription("A folder of manifests instead of a cluster, watched; trusted as a whole"),
+      Flag.optional
     )
   },
   ({ manifests }) =>
-    Effect.scoped(follow).pipe(
-      Effect.provide(Operator.layerWithSql({ manifests })),
-      Effect.mapError(startFailure),
+    Option.match(manifests, { onNone: () => inCluster, onSome: onFolder }).pipe(
       Effect.provide(Logger.layer([Logger.consoleJson]))
     )
 ).pipe(
-  Command.withDescription("Turn the manifests of a folder into tables, roles and policies"),
+  Command.withDescription("Turn resources of a cluster, or of a folder, into tables, roles and policies"),
   Command.withExamples([
+    {
+      command: "VELOCITY_OPERATOR_DATABASE_URL=postgres://velocity_operator@host/velocity velocity operator",
+      description: "In a cluster, or with a kubeconfig; several stand by for each other"
+    },
     {
       command:
         "VELOCITY_OPERATOR_DATABASE_URL=postgres://velocity_operator@host/velocity velocity operator --manifests ./manifests",

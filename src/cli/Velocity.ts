@@ -3,6 +3,7 @@ import { Console, Effect, Layer } from "effect"
 import { CliOutput, Command } from "effect/cli"
 import { api } from "./Api.ts"
 import { audit } from "./Audit.ts"
+import { crd } from "./Crd.ts"
 import { dev } from "./Dev.ts"
 import { doctor } from "./Doctor.ts"
 import { environmentHelp } from "./Environment.ts"
@@ -24,7 +25,7 @@ const root = Command.make("velocity").pipe(
     { command: "velocity schema plan -f order.yaml", description: "What applying it would do to the table" },
     { command: "velocity audit verify", description: "Check the audit log" }
   ]),
-  Command.withSubcommands([dev, api, operator, migrate, doctor, token, schema, record, audit])
+  Command.withSubcommands([dev, api, operator, migrate, doctor, token, schema, record, audit, crd])
 )
 
 /** The library's help, and on the root page the variables and exit codes as well. */

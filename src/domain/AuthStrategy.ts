@@ -38,13 +38,18 @@ const ClaimPath = Schema.String.check(
   })
 )
 
+/** Members of a JWK that only the holder of the private key, or of a shared secret, has (RFC 7518, section 6). */
+const privateMembers = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] as const
+
 /** A public key (RFC 7517); `strategyFaults` refuses one with private members. */
-const Jwk = Schema.Record(Schema.String.check(Schema.isMaxLength(64)), Schema.Json)
+const Jwk = Schema.Record(Schema.String.check(Schema.isMaxLength(64)), Schema.Json).annotate({
+  noneOf: privateMembers
+})
 
 export const JwtSpec = Schema.Struct({
-  /** Exactly these `iss`; at least one. */
-  issuers: Schema.Array(text(512)).check(Schema.isMinLength(1), Schema.isMaxLength(8), Schema.isUnique()),
-  /** https, or http on a loopback address. */
+  issuers: Schema.Array(text(512))
+    .check(Schema.isMinLength(1), Schema.isMaxLength(8), Schema.isUnique())
+    .annotateKey({ description: "Exactly these values of iss are believed" }),
   jwksUrl: Schema.optionalKey(
     Schema.String.check(
       Schema.isMaxLength(2048),
@@ -55,40 +60,61 @@ export const JwtSpec = Schema.Struct({
         }
       )
     )
-  ),
-  /** The keys themselves, where there is no URL. */
+  ).annotateKey({ description: "Where the issuer's public keys are: https, or http on a loopback address" }),
   jwks: Schema.optionalKey(
-    Schema.Struct({ keys: Schema.Array(Jwk).check(Schema.isMinLength(1), Schema.isMaxLength(16)) })
-  ),
-  audience: text(512),
+    Schema.Struct({
+      keys: Schema.Array(Jwk)
+        .check(Schema.isMinLength(1), Schema.isMaxLength(16))
+        .annotateKey({ description: "Public keys (RFC 7517); one with private members is refused" })
+    })
+  ).annotateKey({ description: "The issuer's public keys themselves, where there is no URL" }),
+  audience: text(512).annotateKey({ description: "What aud must be, or contain" }),
   algorithms: Schema.Array(Schema.Literals(jwtAlgorithms))
     .check(Schema.isMinLength(1), Schema.isMaxLength(10), Schema.isUnique())
-    .pipe(Schema.withDecodingDefaultKey(Effect.succeed(["RS256", "ES256", "EdDSA"] as const))),
+    .pipe(Schema.withDecodingDefaultKey(Effect.succeed(["RS256", "ES256", "EdDSA"] as const)))
+    .annotateKey({ description: "The signature algorithms that are believed" }),
   clockSkew: Schema.String.check(
     Schema.isMaxLength(8),
     Schema.isPattern(/^[0-9]{1,3}s$/u, { message: "seconds, such as 5s" })
-  ).pipe(Schema.withDecodingDefaultKey(Effect.succeed("5s"))),
+  )
+    .pipe(Schema.withDecodingDefaultKey(Effect.succeed("5s")))
+    .annotateKey({ description: "By how much the issuer's clock may differ from ours, in seconds such as 5s" }),
   claims: Schema.Struct({
-    actorId: ClaimPath.pipe(Schema.withDecodingDefaultKey(Effect.succeed("$.sub"))),
-    roles: ClaimPath.pipe(Schema.withDecodingDefaultKey(Effect.succeed("$.roles"))),
-    /** Attribute name to claim path; the name `*` takes every member of an object. */
+    actorId: ClaimPath.pipe(Schema.withDecodingDefaultKey(Effect.succeed("$.sub"))).annotateKey({
+      description: "Where a token says who the caller is"
+    }),
+    roles: ClaimPath.pipe(Schema.withDecodingDefaultKey(Effect.succeed("$.roles"))).annotateKey({
+      description: "Where a token says the caller's roles"
+    }),
     attributes: Schema.Record(
       Schema.String.check(Schema.isPattern(/^(\*|[A-Za-z_][A-Za-z0-9_-]*)$/u), Schema.isMaxLength(63)),
       ClaimPath
-    ).pipe(Schema.withDecodingDefaultKey(Effect.succeed({})))
-  }).pipe(Schema.withDecodingDefaultKey(Effect.succeed({})))
-})
+    )
+      .pipe(Schema.withDecodingDefaultKey(Effect.succeed({})))
+      .annotateKey({
+        description: "Name of an attribute to where a token says it; the name * takes every member of an object"
+      })
+  })
+    .pipe(Schema.withDecodingDefaultKey(Effect.succeed({})))
+    .annotateKey({ description: "Paths into the token's claims, such as $.sub or $['https://acme.example/roles']" })
+}).annotate({ exactlyOneOf: ["jwksUrl", "jwks"] })
 export type JwtSpec = typeof JwtSpec.Type
 
 export const AuthStrategySpec = Schema.Struct({
-  /** `none` admits anybody as one actor without roles, and must be asked for by name. */
-  type: Schema.Literals(["jwt", "none"]),
-  jwt: Schema.optionalKey(JwtSpec)
+  type: Schema.Literals(["jwt", "none"]).annotateKey({
+    description:
+      "jwt: by a signed token; none: anybody, as one actor without roles, which a Domain must ask for by name"
+  }),
+  jwt: Schema.optionalKey(JwtSpec).annotateKey({
+    description: "Which tokens are believed, and what they say of the caller"
+  })
+}).annotate({
+  celRules: [
+    { rule: "self.type == 'none' || has(self.jwt)", message: "type jwt needs jwt", fieldPath: ".jwt" },
+    { rule: "self.type == 'jwt' || !has(self.jwt)", message: "only type jwt has jwt", fieldPath: ".jwt" }
+  ]
 })
 export type AuthStrategySpec = typeof AuthStrategySpec.Type
-
-/** Members of a JWK that only the holder of the private key, or of a shared secret, has (RFC 7518, section 6). */
-const privateMembers = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] as const
 
 /** What is wrong across the keys of a strategy's spec. */
 export const strategyFaults = ({ jwt, type }: AuthStrategySpec): ReadonlyArray<Fault> => {

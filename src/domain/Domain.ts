@@ -1,18 +1,25 @@
 /** A domain: one Postgres schema with its roles, one audit chain. */
 import { Effect, Schema } from "effect"
 import { StrategyName } from "./AuthStrategy.ts"
+import { immutable } from "./CelRule.ts"
 import { Label } from "./Field.ts"
+import { domainRules } from "./PathRules.ts"
 
 export const DomainSpec = Schema.Struct({
-  org: Label,
-  app: Label,
-  domain: Label,
-  authStrategy: Schema.optionalKey(StrategyName),
-  /** What becomes of the data when a definition is deleted. */
-  deletionPolicy: Schema.Literals(["Retain", "Delete"]).pipe(
-    Schema.withDecodingDefaultKey(Effect.succeed("Retain" as const))
-  ),
-  /** Which of the configured databases holds it; immutable. */
-  database: Label.pipe(Schema.withDecodingDefaultKey(Effect.succeed("default")))
+  org: Label.annotateKey({ description: "The organisation that it belongs to" }),
+  app: Label.annotateKey({ description: "The application that it belongs to" }),
+  domain: Label.annotateKey({ description: "Its name, the third part of the path of its records" }),
+  authStrategy: Schema.optionalKey(StrategyName).annotateKey({
+    description:
+      "The AuthStrategy by which callers prove who they are: of this namespace, or velocity-system/{name}; else the application's, else the organisation's"
+  }),
+  deletionPolicy: Schema.Literals(["Retain", "Delete"])
+    .pipe(Schema.withDecodingDefaultKey(Effect.succeed("Retain" as const)))
+    .annotateKey({ description: "What becomes of the records when a definition is deleted" }),
+  database: Label.pipe(Schema.withDecodingDefaultKey(Effect.succeed("default"))).annotateKey({
+    description: "Which of the configured databases holds it; cannot be changed"
+  })
+}).annotate({
+  celRules: [immutable("org"), immutable("app"), immutable("domain"), immutable("database"), ...domainRules]
 })
 export type DomainSpec = typeof DomainSpec.Type

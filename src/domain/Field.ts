@@ -3,6 +3,7 @@
  * knows no unions of objects; which keys go with which type is judged by `Admission`.
  */
 import { Effect, Schema } from "effect"
+import { fieldRules } from "./DefinitionRules.ts"
 import { labelMaxLength, labelPattern, versionMaxLength, versionPattern } from "./Names.ts"
 
 export const fieldTypes = [
@@ -92,58 +93,91 @@ export type Bound = typeof Bound.Type
 export const decimalOf = (bound: Bound): string => String(bound)
 
 export const Ref = Schema.Struct({
-  object: Label,
-  version: Version,
-  onDelete: Schema.Literals(["restrict", "cascade", "setNull"]).pipe(
-    Schema.withDecodingDefaultKey(Effect.succeed("restrict" as const))
-  )
+  object: Label.annotateKey({ description: "The object that it refers to, in the same domain" }),
+  version: Version.annotateKey({ description: "The version of that object" }),
+  onDelete: Schema.Literals(["restrict", "cascade", "setNull"])
+    .pipe(Schema.withDecodingDefaultKey(Effect.succeed("restrict" as const)))
+    .annotateKey({
+      description:
+        "What deleting the record that is referred to does: it is refused, deletes this one too, or empties the field"
+    })
 })
 
 export const Mask = Schema.Struct({
-  /** redact: nothing of it; partial: the last four characters of a string of at least eight. */
-  strategy: Schema.Literals(["redact", "partial"]),
-  unmaskedFor: Schema.optionalKey(RoleList)
+  strategy: Schema.Literals(["redact", "partial"]).annotateKey({
+    description: "redact: nothing of it is shown; partial: the last four characters of a string of at least eight"
+  }),
+  unmaskedFor: Schema.optionalKey(RoleList).annotateKey({ description: "The roles that see the value" })
 })
 
 export const FieldAccess = Schema.Struct({
-  read: Schema.optionalKey(RoleList),
-  write: Schema.optionalKey(RoleList)
+  read: Schema.optionalKey(RoleList).annotateKey({
+    description: "The roles that see the field at all; without it every role that reads the record"
+  }),
+  write: Schema.optionalKey(RoleList).annotateKey({
+    description: "The roles that may set the field; without it every role that writes the record"
+  })
 })
 
 export const Field = Schema.Struct({
-  name: FieldName,
-  type: FieldType,
-  /** Names that it had, newest first; its records keep what they hold. */
+  name: FieldName.annotateKey({ description: "The field's name in the API and its column's in Postgres" }),
+  type: FieldType.annotateKey({ description: "What it holds; which keys go beside it depends on it" }),
   renamedFrom: Schema.optionalKey(
     Schema.Array(FieldName).check(Schema.isMinLength(1), Schema.isMaxLength(8), Schema.isUnique())
-  ),
-  description: Schema.optionalKey(text(1024)),
-  required: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
-  unique: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
-  indexed: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
-  filterable: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))),
-  sensitivity: Schema.optionalKey(Schema.Literals(["public", "internal", "financial", "personal"])),
-  /** The text of the default; for json a JSON text. */
-  default: Schema.optionalKey(Schema.Union([text(4096), Schema.Int, Schema.Boolean])),
-  min: Schema.optionalKey(Bound),
-  max: Schema.optionalKey(Bound),
-  minLength: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 10_485_760 }))),
-  maxLength: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 10_485_760 }))),
-  pattern: Schema.optionalKey(nonEmpty(512)),
-  precision: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1000 }))),
-  scale: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1000 }))),
-  float: Schema.optionalKey(Schema.Boolean),
+  ).annotateKey({ description: "Names that it had, newest first; its records keep what they hold" }),
+  description: Schema.optionalKey(text(1024)).annotateKey({
+    description: "What it means, shown in the API's documentation"
+  }),
+  required: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))).annotateKey({
+    description: "Whether every record has it"
+  }),
+  unique: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))).annotateKey({
+    description: "Whether no two live records have the same value"
+  }),
+  indexed: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))).annotateKey({
+    description: "Whether an index stands over it"
+  }),
+  filterable: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(false))).annotateKey({
+    description:
+      "Whether records can be filtered and sorted by it without an index; indexed and unique fields always can"
+  }),
+  sensitivity: Schema.optionalKey(Schema.Literals(["public", "internal", "financial", "personal"])).annotateKey({
+    description: "How sensitive it is: financial and personal are redacted for roles that no mask names"
+  }),
+  default: Schema.optionalKey(Schema.Union([text(4096), Schema.Int, Schema.Boolean])).annotateKey({
+    description: "What a record gets that does not say it, as a text in quotes; for json a JSON text"
+  }),
+  min: Schema.optionalKey(Bound).annotateKey({ description: "The smallest value of an integer or number, in quotes" }),
+  max: Schema.optionalKey(Bound).annotateKey({ description: "The largest value of an integer or number, in quotes" }),
+  minLength: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 10_485_760 }))).annotateKey({
+    description: "The fewest code points of a string, or bytes"
+  }),
+  maxLength: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 10_485_760 }))).annotateKey({
+    description: "The most code points of a string, or bytes"
+  }),
+  pattern: Schema.optionalKey(nonEmpty(512)).annotateKey({
+    description: "A regular expression that a string must match, anywhere unless it is anchored"
+  }),
+  precision: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1000 }))).annotateKey({
+    description: "How many digits an exact number has in all"
+  }),
+  scale: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1000 }))).annotateKey({
+    description: "How many of them stand after the point; more are refused and never rounded"
+  }),
+  float: Schema.optionalKey(Schema.Boolean).annotateKey({
+    description: "Whether a number is a double instead of an exact one"
+  }),
   enum: Schema.optionalKey(
     Schema.Array(nonEmpty(limits.name)).check(
       Schema.isMinLength(1),
       Schema.isMaxLength(limits.enumValues),
       Schema.isUnique()
     )
-  ),
-  ref: Schema.optionalKey(Ref),
-  access: Schema.optionalKey(FieldAccess),
-  mask: Schema.optionalKey(Mask)
-})
+  ).annotateKey({ description: "The values of an enum" }),
+  ref: Schema.optionalKey(Ref).annotateKey({ description: "What a ref refers to" }),
+  access: Schema.optionalKey(FieldAccess).annotateKey({ description: "Which roles see the field and may set it" }),
+  mask: Schema.optionalKey(Mask).annotateKey({ description: "How it is covered for roles that may not see its value" })
+}).annotate({ celRules: fieldRules(systemColumns) })
 export type Field = typeof Field.Type
 
 /** The column's type in Postgres. */

@@ -112,7 +112,7 @@ export const constraintName = (
 export const liveColumn = (field?: string): string =>
   field === undefined ? "_live" : `_live_${sha256Hex(field).slice(0, 8)}`
 
-const reservedOrgs: ReadonlySet<string> = new Set(["pg", "platform", "velocity"])
+export const reservedOrgs: ReadonlySet<string> = new Set(["pg", "platform", "velocity"])
 
 /** Postgres refuses schemas that begin with `pg_`; the others are ours. */
 export const isReservedOrg = (org: string): boolean => reservedOrgs.has(org) || org.startsWith("pg-")

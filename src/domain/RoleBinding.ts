@@ -5,6 +5,7 @@
 import { Schema } from "effect"
 import { isTimestamp } from "./Admission.ts"
 import { velocityNamespace } from "./AuthStrategy.ts"
+import { immutable } from "./CelRule.ts"
 import { type Fault, fault } from "./Fault.ts"
 import { Label, RoleName, Version } from "./Field.ts"
 import { operations } from "./Operation.ts"
@@ -17,22 +18,28 @@ export const Actor = Schema.String.check(
 
 /** Narrows a binding; what is left out is not narrowed. */
 export const BindingScope = Schema.Struct({
-  object: Schema.optionalKey(Label),
-  version: Schema.optionalKey(Version),
+  object: Schema.optionalKey(Label).annotateKey({ description: "Records of this object alone" }),
+  version: Schema.optionalKey(Version).annotateKey({ description: "This version alone" }),
   operations: Schema.optionalKey(
     Schema.Array(Schema.Literals(operations)).check(Schema.isMinLength(1), Schema.isMaxLength(8), Schema.isUnique())
-  )
+  ).annotateKey({ description: "These operations alone" })
 })
 export type BindingScope = typeof BindingScope.Type
 
 export const RoleBindingSpec = Schema.Struct({
-  org: Schema.optionalKey(Label),
-  app: Schema.optionalKey(Label),
-  domain: Schema.optionalKey(Label),
-  actorId: Actor,
-  roles: Schema.Array(RoleName).check(Schema.isMinLength(1), Schema.isMaxLength(32), Schema.isUnique()),
-  scopes: Schema.optionalKey(Schema.Array(BindingScope).check(Schema.isMinLength(1), Schema.isMaxLength(16))),
-  /** RFC 3339; afterwards the binding grants nothing. */
+  org: Schema.optionalKey(Label).annotateKey({
+    description: "The domain's organisation; org, app and domain are given together, or none of them for the platform"
+  }),
+  app: Schema.optionalKey(Label).annotateKey({ description: "The domain's application" }),
+  domain: Schema.optionalKey(Label).annotateKey({ description: "The domain in which the roles are given" }),
+  actorId: Actor.annotateKey({ description: "Who gets the roles: {strategy}/{subject}" }),
+  roles: Schema.Array(RoleName).check(Schema.isMinLength(1), Schema.isMaxLength(32), Schema.isUnique()).annotateKey({
+    description:
+      "The roles; those that begin with platform- are given by a binding in velocity-system without org, app and domain"
+  }),
+  scopes: Schema.optionalKey(
+    Schema.Array(BindingScope).check(Schema.isMinLength(1), Schema.isMaxLength(16))
+  ).annotateKey({ description: "To what the binding is narrowed; without them it is not" }),
   expiresAt: Schema.optionalKey(
     Schema.String.check(
       Schema.isMaxLength(40),
@@ -40,8 +47,30 @@ export const RoleBindingSpec = Schema.Struct({
         message: "a time such as 2027-01-31T12:00:00Z"
       })
     )
-  ),
-  grantedBy: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(256)))
+  ).annotateKey({ description: "Afterwards the binding grants nothing; a time such as 2027-01-31T12:00:00Z" }),
+  grantedBy: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(256))).annotateKey({
+    description: "Who gives the roles: the user name of whoever applies it"
+  })
+}).annotate({
+  celRules: [
+    immutable("org", false),
+    immutable("app", false),
+    immutable("domain", false),
+    {
+      rule: "has(self.org) == has(self.app) && has(self.org) == has(self.domain)",
+      message: "org, app and domain are given together"
+    },
+    {
+      rule: "!has(self.org) || !self.roles.exists(r, r.startsWith('platform-'))",
+      message: "a role that begins with platform- is given by a binding in velocity-system without org, app and domain",
+      fieldPath: ".roles"
+    },
+    {
+      rule: "has(self.org) || self.roles.all(r, r.startsWith('platform-'))",
+      message: "a binding without org, app and domain gives roles that begin with platform-",
+      fieldPath: ".roles"
+    }
+  ]
 })
 export type RoleBindingSpec = typeof RoleBindingSpec.Type
 

@@ -19,21 +19,31 @@ const TimeZone = Schema.String.check(
   Schema.isMaxLength(64),
   // an offset such as +02:00 is known to Intl and knows no summer
   Schema.makeFilter(
-    (name) => (/^[A-Za-z]/u.test(name) && isTimeZone(name)) || "must be an IANA time zone, such as Europe/Berlin"
+    (name) => (/^[A-Za-z]/u.test(name) && isTimeZone(name)) || "must be an IANA time zone, such as Europe/Berlin",
+    { operatorJudges: true }
   )
 )
 
 const ClockTime = Schema.String.check(
+  Schema.isMaxLength(5),
   Schema.isPattern(/^(?:[01][0-9]|2[0-3]):[0-5][0-9]$/u, { message: "an hour and minute from 00:00 to 23:59" })
 )
 
 /** Where `to` is before `from`, work ends on the day after. */
 export const WorkingHours = Schema.Struct({
-  timeZone: TimeZone,
-  days: Schema.Array(Schema.Literals(weekdays)).check(Schema.isMinLength(1), Schema.isUnique()),
-  from: ClockTime,
-  to: ClockTime
-}).check(Schema.makeFilter(({ from, to }) => from !== to || "from and to must differ"))
+  timeZone: TimeZone.annotateKey({
+    description: "The IANA time zone whose clocks say the time, such as Europe/Berlin"
+  }),
+  days: Schema.Array(Schema.Literals(weekdays))
+    .check(Schema.isMinLength(1), Schema.isMaxLength(7), Schema.isUnique())
+    .annotateKey({ description: "The days on which people work" }),
+  from: ClockTime.annotateKey({ description: "When work begins, such as 08:00" }),
+  to: ClockTime.annotateKey({ description: "When work ends; on the day after, where it is before from" })
+}).check(
+  Schema.makeFilter(({ from, to }) => from !== to || "from and to must differ", {
+    celRules: [{ rule: "self.from != self.to", message: "from and to must differ", fieldPath: ".to" }]
+  })
+)
 export type WorkingHours = typeof WorkingHours.Type
 
 const formats = new Map<string, Intl.DateTimeFormat>()

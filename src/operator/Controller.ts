@@ -13,14 +13,14 @@ import { holds } from "./Conditions.ts"
 import * as ControllerMetrics from "./ControllerMetrics.ts"
 import { domainReconciler } from "./DomainReconciler.ts"
 import { Fence, Superseded } from "./Fence.ts"
-import type { Reading, Source } from "./FolderSource.ts"
 import type { ManifestProblem } from "./Manifests.ts"
 import { OperatorStatus, type StatusChange } from "./OperatorStatus.ts"
 import { organisationReconciler } from "./OrganisationReconciler.ts"
-import type { Failures, Reconciler, World } from "./Reconciler.ts"
-import { ResourceStatuses } from "./ResourceStatus.ts"
+import { concluded, type Failures, type Reconciler, type World } from "./Reconciler.ts"
+import { type Generations, ResourceStatuses } from "./ResourceStatus.ts"
 import { roleBindingReconciler } from "./RoleBindingReconciler.ts"
 import { schemaDefinitionReconciler } from "./SchemaDefinitionReconciler.ts"
+import { type Reading, type Source, SourceFailure } from "./Source.ts"
 import * as WorkQueue from "./WorkQueue.ts"
 
 /** Any of them, seen as one that takes any resource; a key's kind decides which. */
@@ -56,19 +56,26 @@ export interface ControllerOptions {
   /** Where resources come from, given what the database knows. */
   readonly source: (known: ReadonlyArray<string>) => Effect.Effect<Source, never, Scope.Scope>
   readonly fallbackStrategy: string | undefined
+  /** Who numbers the specs of a resource (counted). */
+  readonly generations?: Generations | undefined
 }
+
+/** What is revoked, or only forgotten, when its resource is absent and nobody said that it is deleted (fine print 8). */
+const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "Organisation", "Application"])
 
 /** Runs a controller until the scope closes, and answers what it tells. Fails only where it cannot begin. */
 export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const fence = yield* Fence
   const queue = yield* WorkQueue.make
-  const statuses = yield* ResourceStatuses.load(fence)
+  const statuses = yield* ResourceStatuses.load(fence, options.generations)
   const changes = yield* PubSub.sliding<StatusChange>(1_000)
   const settled = yield* Deferred.make<void>()
   const superseded = yield* Deferred.make<never, Superseded>()
   const store = new Map<string, Resource>()
   const departed = new Set<string>()
   const spoiled = new Map<string, string>()
+  const absent = new Set<string>()
+  const orphans = new Set<string>()
   let problems: ReadonlyArray<ManifestProblem> = []
   let isLoaded = false
   let quiet: Array<Deferred.Deferred<void>> = []
@@ -122,12 +129,20 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       if (before !== undefined && JSON.stringify(before) === JSON.stringify(resource)) continue
       store.set(identity, resource)
       departed.delete(identity)
+      absent.delete(identity)
+      orphans.delete(identity)
       touched.add(identity)
     }
+    for (const identity of reading.again ?? []) if (store.has(identity)) touched.add(identity)
     for (const identity of reading.deleted) {
       if (reconcilers[kindOf(identity)] === undefined) continue
       store.delete(identity)
       departed.add(identity)
+      touched.add(identity)
+    }
+    for (const identity of reading.vanished ?? []) {
+      store.delete(identity)
+      absent.add(identity)
       touched.add(identity)
     }
     const known = new Set(problems.map((one) => JSON.stringify(one)))
@@ -143,12 +158,38 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     for (const problem of fresh) {
       yield* tell({ _tag: "Problem", problem })
     }
+    yield* ControllerMetrics.orphans(orphans.size)
     yield* addAll(touched)
     isLoaded = true
     yield* restIfIdle
   })
 
-  const reconcile = (identity: string): Effect.Effect<void, Failures> =>
+  const source = yield* options.source(
+    statuses.known.filter((one) => (kinds as ReadonlyArray<string>).includes(kindOf(one)))
+  )
+
+  const report = (identity: string): Effect.Effect<void, SourceFailure> => {
+    const state = statuses.get(identity)
+    return state === undefined ? Effect.void : (source.report?.(state) ?? Effect.void)
+  }
+
+  /** Decides what becomes of a resource that is absent and that nobody deleted. */
+  const forsake = Effect.fnUntraced(
+    function* (identity: string) {
+      if (endsWithAbsence.has(kindOf(identity)) || !(yield* statuses.hasMirror(identity))) {
+        departed.add(identity)
+        return
+      }
+      orphans.add(identity)
+      yield* ControllerMetrics.orphans(orphans.size)
+      yield* Effect.logWarning(
+        `${identity} is gone from the cluster and was not deleted: what it made stays, an orphan`
+      )
+    },
+    (decided, identity) => Effect.tapError(decided, () => Effect.sync(() => absent.add(identity)))
+  )
+
+  const reconcile = (identity: string): Effect.Effect<void, Failures | SourceFailure> =>
     Effect.gen(function* () {
       const reconciler = reconcilers[kindOf(identity)]
       if (reconciler === undefined) return
@@ -159,14 +200,20 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
           const state = statuses.get(identity)
           if (state !== undefined) yield* tell({ _tag: "Resource", state })
         }
+        yield* report(identity)
         return
       }
       const resource = store.get(identity)
       if (resource !== undefined) {
         const before = statuses.get(identity)
-        const { again, applied, status, verdict } = yield* reconciler.reconcile(world, resource as ResourceOf<Kind>)
+        const refused = yield* source.claim?.(identity, resource, world) ?? Effect.undefined
+        const { again, applied, status, verdict } =
+          refused === undefined
+            ? yield* reconciler.reconcile(world, resource as ResourceOf<Kind>)
+            : concluded(refused, before?.status ?? {})
         const { changed, state } = yield* statuses.conclude(identity, resource, verdict, status)
         if (changed) yield* tell({ _tag: "Resource", state })
+        yield* report(identity)
         const turned = (type: "Ready" | "Provisioned") =>
           holds(before?.conditions ?? [], type) !== holds(state.conditions, type)
         if (applied || turned("Ready") || turned("Provisioned")) {
@@ -176,16 +223,19 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
         if (again !== undefined) yield* queue.later(identity, Duration.millis(again))
         return
       }
+      if (absent.delete(identity)) yield* forsake(identity)
       if (!departed.has(identity)) return
       const [, namespace = "", name = ""] = identity.split("/")
       const state = statuses.get(identity)
       const verdict = yield* reconciler.remove(world, { identity, namespace, name, state })
       if (verdict !== undefined) {
-        const concluded = yield* statuses.conclude(identity, undefined, verdict)
-        if (concluded.changed) yield* tell({ _tag: "Resource", state: concluded.state })
+        const left = yield* statuses.conclude(identity, undefined, verdict)
+        if (left.changed) yield* tell({ _tag: "Resource", state: left.state })
+        yield* report(identity)
         return
       }
       yield* statuses.remove(identity)
+      yield* source.release?.(identity) ?? Effect.void
       departed.delete(identity)
       yield* tell({ _tag: "Removed", identity })
       // whoever waited for it to go, or stood on it
@@ -210,15 +260,16 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
         return yield* Effect.never
       }
       const again = yield* queue.retry(key)
-      yield* Effect.logWarning(`${key} failed and is tried again in ${Duration.format(again)}`, exit.cause)
+      const what = `${key} failed and is tried again in ${Duration.format(again)}`
+      // a refusal of the API server says it all; anything else is told with where it came from
+      yield* error instanceof SourceFailure
+        ? Effect.logWarning(`${what}: ${error.message}`)
+        : Effect.logWarning(what, exit.cause)
       yield* tell({ _tag: "Failure", identity: key, message: error instanceof Error ? error.message : String(error) })
     }
     yield* restIfIdle
   })
 
-  const source = yield* options.source(
-    statuses.known.filter((one) => (kinds as ReadonlyArray<string>).includes(kindOf(one)))
-  )
   const turn = yield* Semaphore.make(1)
   const look = Effect.flatMap(source.read, (reading) => (reading === undefined ? Effect.void : take(reading))).pipe(
     turn.withPermits(1)

@@ -32,6 +32,10 @@ const problemsGauge = Metric.gauge("velocity_manifest_problems", {
   description: "Manifests that cannot be read or decoded"
 })
 
+const orphansGauge = Metric.gauge("velocity_orphans", {
+  description: "What is served, or stood on, and has no resource in the cluster any more"
+})
+
 const name = { name: "velocity" }
 
 /** Counts a reconciliation; one that failed is tried again. */
@@ -52,3 +56,4 @@ export const added = Metric.update(Metric.withAttributes(addsCounter, name), 1)
 export const waited = (milliseconds: number) =>
   Metric.update(Metric.withAttributes(queueTime, name), milliseconds / 1000)
 export const problems = (count: number) => Metric.update(problemsGauge, count)
+export const orphans = (count: number) => Metric.update(orphansGauge, count)

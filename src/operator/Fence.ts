@@ -27,9 +27,12 @@ export const roundOf = <A, E, R>(what: string, round: Effect.Effect<A, E, R>): E
     )
   )
 
-/** A database that is not there yet is waited for. */
+/** How long a transaction that holds the term may say nothing: less than a Lease lasts. */
+const longestPause = "10s"
+
+/** A database that is not there yet is waited for, and so is a predecessor's transaction that holds the term. */
 const isAbsent = (error: DatabaseFailure | ForeignInstallation): boolean =>
-  error._tag === "DatabaseFailure" && error.reason._tag === "Unavailable"
+  error._tag === "DatabaseFailure" && ["Unavailable", "Timeout", "LockTimeout"].includes(error.reason._tag)
 
 const asSuperseded = <E>(error: E | DatabaseFailure): Effect.Effect<never, E | DatabaseFailure | Superseded> => {
   const reason = (error as Partial<DatabaseFailure>).reason
@@ -62,8 +65,19 @@ export class Fence extends Context.Service<
     readonly read: <A, E, R>(f: (tx: Tx) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | DatabaseFailure, R>
   }
 >()("velocity/operator/Fence") {
-  /** Takes a term for `holder`. `source` is `folder`, or a cluster's id: a database belongs to one of them. */
-  static readonly layerOf = ({ holder, source }: { readonly holder: string; readonly source: string }) =>
+  /**
+   * Takes a term for `holder`. `source` is `folder`, or a cluster's id: a database belongs to one of them. Where leadership
+   * is another's to give, `isTrusted` says whether it is still ours: without it no transaction begins.
+   */
+  static readonly layerOf = ({
+    holder,
+    isTrusted,
+    source
+  }: {
+    readonly holder: string
+    readonly source: string
+    readonly isTrusted?: () => boolean
+  }) =>
     Layer.effect(
       Fence,
       Effect.gen(function* () {
@@ -88,13 +102,25 @@ export class Fence extends Context.Service<
             Effect.tapError((error) => Effect.logWarning("no term could be taken", error)),
             Effect.retry({ while: isAbsent, schedule: Schedule.spaced("1 second") })
           )
-        const check = statement("select platform.term_check($1::int8)::text as held", [epoch])
+        // a stopped process that holds the term is ended by Postgres before a successor has waited long
+        const check = statement(
+          `select platform.term_check($1::int8)::text as held, set_config('idle_in_transaction_session_timeout', '${longestPause}', true)`,
+          [epoch]
+        )
+        const trusted: Effect.Effect<void, Superseded> = Effect.suspend(() =>
+          isTrusted?.() === false
+            ? Effect.fail(new Superseded({ message: "this operator's leadership is not certain any more" }))
+            : Effect.void
+        )
         return Fence.of({
           epoch,
           source,
           transaction: (f) =>
-            sql.transaction((tx) => Effect.andThen(tx.query(check), f(tx))).pipe(Effect.catch(asSuperseded)),
-          long: (f) => sql.transaction(f, { long: true }).pipe(Effect.catch(asSuperseded)),
+            Effect.andThen(
+              trusted,
+              sql.transaction((tx) => Effect.andThen(tx.query(check), f(tx)))
+            ).pipe(Effect.catch(asSuperseded)),
+          long: (f) => Effect.andThen(trusted, sql.transaction(f, { long: true })).pipe(Effect.catch(asSuperseded)),
           alone: sql.alone,
           read: (f) => sql.transaction(f, { end: "read" })
         })

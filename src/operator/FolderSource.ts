@@ -11,23 +11,13 @@ import { readdir, readFile, stat } from "node:fs/promises"
 import { join, relative } from "node:path"
 import { Clock, Duration, Effect, Queue } from "effect"
 import { type Located, type ManifestProblem, parseManifests } from "./Manifests.ts"
+import type { Reading, Source } from "./Source.ts"
 
 /** Files larger than that are no manifests (a resource may have 1.5 MiB in etcd). */
 const maxFileBytes = 2 * 1024 * 1024
 const maxFiles = 10_000
 /** How long after an event the folder is looked at. */
 const settling = Duration.millis(50)
-
-/** What the folder says at one moment. */
-export interface Reading {
-  /** The good ones, and the last good version of those that went bad. */
-  readonly resources: ReadonlyMap<string, Located>
-  readonly problems: ReadonlyArray<ManifestProblem>
-  /** What is wrong with a resource's manifest, by identity. */
-  readonly spoiled: ReadonlyMap<string, string>
-  /** Identities that were known and are gone for good. */
-  readonly deleted: ReadonlyArray<string>
-}
 
 export interface FolderOptions {
   readonly folder: string
@@ -150,14 +140,6 @@ const isSame = (a: Reading | undefined, b: Reading): boolean =>
     const before = a.resources.get(identity)
     return before !== undefined && JSON.stringify(before.resource) === JSON.stringify(resource)
   })
-
-/** A folder as a source of readings. */
-export interface Source {
-  /** Looks at the whole folder; answers nothing where all is as it was. */
-  readonly read: Effect.Effect<Reading | undefined>
-  /** Waits until it is time to look again. */
-  readonly wait: Effect.Effect<void>
-}
 
 /** Watches a folder until the scope closes. */
 export const make = Effect.fnUntraced(function* ({ every, folder, known, quiet }: FolderOptions) {

@@ -70,6 +70,21 @@ const settleDevelopment = Effect.fnUntraced(function* (strategy: AuthStrategySpe
   )
 })
 
+const anomalies = Layer.unwrap(
+  Effect.map(anomalySettings, (settings) =>
+    Layer.merge(AnomalyScanner.layer(settings), AnomalyDelivery.layer(settings))
+  )
+)
+/** What an operator looks after beside its resources, wherever those come from. */
+export const schedules = Layer.mergeAll(
+  PartitionManager.layer,
+  Retirement.layer,
+  LogVerification.layer,
+  Sealer.layer,
+  ErasedTables.layer,
+  anomalies
+)
+
 /** See the module. Waits for a database that is not there yet; fails where it belongs to another installation. */
 export const layer = (options: OperatorOptions) => {
   const fence = Fence.layerOf({ holder: `${hostname()}/${process.pid}`, source: folderSource })
@@ -83,20 +98,7 @@ export const layer = (options: OperatorOptions) => {
       })
     })
   )
-  const anomalies = Layer.unwrap(
-    Effect.map(anomalySettings, (settings) =>
-      Layer.merge(AnomalyScanner.layer(settings), AnomalyDelivery.layer(settings))
-    )
-  )
-  const schedules = [
-    PartitionManager.layer,
-    Retirement.layer,
-    LogVerification.layer,
-    Sealer.layer,
-    ErasedTables.layer,
-    anomalies
-  ] as const
-  return Layer.mergeAll(status, ...schedules).pipe(Layer.provide(fence))
+  return Layer.merge(status, schedules).pipe(Layer.provide(fence))
 }
 
 /** The same with its own login, from `VELOCITY_OPERATOR_DATABASE_URL`. */

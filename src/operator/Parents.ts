@@ -1,5 +1,7 @@
 /** What a resource stands under, and what it needs of that (fine print 27). */
+import { chainOf, formatPath } from "../domain/Names.ts"
 import { identityOf, type Resource } from "../domain/Resource.ts"
+import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import { holds, stalled, type Verdict, waiting } from "./Conditions.ts"
 import type { World } from "./Reconciler.ts"
 
@@ -40,6 +42,30 @@ export const pathConflict = <R extends Resource>(
   return keeper === undefined || identityOf(keeper) === identityOf(resource)
     ? undefined
     : stalled("PathConflict", `${path} is kept by ${keeper.metadata.namespace}/${keeper.metadata.name}`)
+}
+
+/** The path that a resource claims for itself; a strategy and a binding have none. */
+const claimedPath = (resource: Resource): string | undefined => {
+  switch (resource.kind) {
+    case "Organisation":
+      return resource.spec.org
+    case "Application":
+      return `${resource.spec.org}/${resource.spec.app}`
+    case "Domain":
+      return chainOf(resource.spec)
+    case "SchemaDefinition":
+      return formatPath(pathOfDefinition(resource.spec))
+    default:
+      return undefined
+  }
+}
+
+/** Whether another resource keeps the path that this one claims. */
+export const claimConflict = (world: World, resource: Resource): Verdict | undefined => {
+  const path = claimedPath(resource)
+  if (path === undefined) return undefined
+  const rivals = (world.resources(resource.kind) as ReadonlyArray<Resource>).filter((one) => claimedPath(one) === path)
+  return pathConflict(world, resource, rivals, path)
 }
 
 /** Why a parent cannot go yet: the first ten of its children. */

@@ -40,6 +40,13 @@ const knownSql = `select 'SchemaDefinition' as kind, namespace, name from platfo
   union select 'AuthStrategy', namespace, name from platform.auth_strategies where source = $1
   union select 'RoleBinding', namespace, name from platform.role_bindings where source = $1`
 
+/** Whether a resource has something in Postgres that outlives its status. */
+const mirrorSql = `select exists (select from (${knownSql}) as known (kind, namespace, name)
+  where kind = $2 and namespace = $3 and name = $4) as kept`
+
+/** Who numbers the specs of a resource: its API server, or we. */
+export type Generations = "server" | "counted"
+
 /** Reads and writes the statuses of one source's resources. */
 export class ResourceStatuses {
   private readonly fence: Fence["Service"]
@@ -47,14 +54,22 @@ export class ResourceStatuses {
   /** Identities that the database knew at the start. */
   readonly known: ReadonlyArray<string>
 
-  private constructor(fence: Fence["Service"], states: Map<string, ResourceState>, known: ReadonlyArray<string>) {
+  private readonly generations: Generations
+
+  private constructor(
+    fence: Fence["Service"],
+    states: Map<string, ResourceState>,
+    known: ReadonlyArray<string>,
+    generations: Generations
+  ) {
     this.fence = fence
+    this.generations = generations
     this.states = states
     this.known = known
   }
 
   /** Everything that the database knows of this source. */
-  static readonly load = Effect.fnUntraced(function* (fence: Fence["Service"]) {
+  static readonly load = Effect.fnUntraced(function* (fence: Fence["Service"], generations: Generations = "counted") {
     return yield* fence.read(
       Effect.fnUntraced(function* (tx: Tx) {
         const { rows } = yield* tx.query(statement(readSql, [fence.source]))
@@ -74,7 +89,7 @@ export class ResourceStatuses {
           ...states.keys(),
           ...mirrors.rows.map((row) => `${row.kind}/${row.namespace}/${row.name}`)
         ])
-        return new ResourceStatuses(fence, states, [...known])
+        return new ResourceStatuses(fence, states, [...known], generations)
       })
     )
   })
@@ -84,6 +99,8 @@ export class ResourceStatuses {
 
   /** The generation that a resource has with this spec. */
   readonly generationOf = (identity: string, resource: Resource): number => {
+    const { generation } = resource.metadata
+    if (this.generations === "server" && generation !== undefined) return generation
     const state = this.states.get(identity)
     if (state === undefined) return 1
     return state.specHash === specHash(resource.spec) ? state.generation : state.generation + 1
@@ -115,6 +132,14 @@ export class ResourceStatuses {
       }
       return { state, changed: yield* this.write(state, resource) }
     })
+
+  /** Whether Postgres has a mirror row of it: what is served, or stood on, whoever looks after it. */
+  readonly hasMirror = (identity: string): Effect.Effect<boolean, DatabaseFailure> => {
+    const { kind, name, namespace } = partsOf(identity)
+    return this.fence
+      .read((tx) => tx.query(statement(mirrorSql, [this.fence.source, kind, namespace, name])))
+      .pipe(Effect.map(({ rows }) => rows[0]?.kept === true))
+  }
 
   /** Says of a resource that its manifest went bad; it stays what it was. */
   readonly spoil = (identity: string, message: string): Effect.Effect<boolean, DatabaseFailure | Superseded> =>
