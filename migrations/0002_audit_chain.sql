@@ -132,7 +132,8 @@ declare
   v_chain_no int4;
   v_allowed boolean;
   v_lane int2 := pg_backend_pid() % 32;
-  v_id uuid := gen_random_uuid();
+  v_random bytea := uuid_send(gen_random_uuid());
+  v_id uuid;
   v_at timestamptz;
   v_seq int8;
   v_prev bytea;
@@ -190,6 +191,9 @@ begin
     v_at := v_last_at + interval '1 microsecond';
   end if;
   v_seq := v_seq + 1;
+  -- version 7 of the entry's time: an entry is found by its id through the index on occurred_at, and needs none of its own
+  v_id := encode(set_byte(overlay(v_random placing substr(int8send((extract(epoch from v_at) * 1000)::int8), 3) from 1 for 6), 6,
+    get_byte(v_random, 6) | 48), 'hex')::uuid;
   insert into platform.audit_log values (p_chain, v_lane, v_seq, v_at, v_id, p_actor, p_action, p_outcome, p_schema_path,
     p_entity_id, p_payload, p_request_id, p_reason, p_ticket_ref, p_fail_modes, v_login, v_role, v_prev,
     sha256('\x00'::bytea || record_send(row(p_chain, v_lane, v_seq, v_at, v_id, p_actor, p_action, p_outcome, p_schema_path,
@@ -199,61 +203,92 @@ end
 $fn$;$ddl$);
 
 -- One row for each entry of the window that is wrong, none for a sound window. An entry is judged against the one before
--- it in its lane, which for a window's first may lie outside the window or be the head of what was dropped.
-select platform.migrate_function($ddl$create or replace function platform.audit_verify_window(p_from timestamp with time zone, p_to timestamp with time zone) returns TABLE(chain text, lane smallint, seq bigint, id uuid, occurred_at timestamp with time zone, stored_hash bytea, computed_hash bytea, problem text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $fn$
+-- it in its lane, which may lie outside the window or be the head of what was dropped.
+-- Read in slices of 50,000 entries in the order of time, which is that of the heap: memory does not grow with the window,
+-- and no page is read once for each lane. Where a lane's predecessor is in no earlier place of the slice it is looked up.
+select platform.migrate_function($ddl$create or replace function platform.audit_verify_window(p_from timestamp with time zone, p_to timestamp with time zone) returns TABLE(chain text, lane smallint, seq bigint, id uuid, occurred_at timestamp with time zone, stored_hash bytea, computed_hash bytea, problem text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp set work_mem = 65536 set plan_cache_mode = force_custom_plan as $fn$
 #variable_conflict use_column
+declare
+  v_at timestamptz := coalesce(p_from, '-infinity');
+  v_end constant timestamptz := coalesce(p_to, 'infinity');
+  v_next timestamptz;
 begin
   if current_setting('client_encoding') <> 'UTF8' or current_setting('server_encoding') <> 'UTF8' then
     raise exception 'audit_verify_window needs UTF8' using errcode = 'VL002';
   end if;
-  return query
-  with entry as (
-    select a.chain, a.lane, a.seq, a.id, a.occurred_at, a.prev_hash, a.hash,
-      sha256('\x00'::bytea || record_send(row(a.chain, a.lane, a.seq, a.occurred_at, a.id, a.actor, a.action, a.outcome,
-        a.schema_path, a.entity_id, a.payload, a.request_id, a.reason, a.ticket_ref, a.fail_modes, a.db_login, a.db_role,
-        a.prev_hash))) as computed
-    from platform.audit_log a
-    where a.occurred_at >= coalesce(p_from, '-infinity') and a.occurred_at < coalesce(p_to, 'infinity')
-  ), linked as (
-    select e.*, lag(e.seq) over w as last_seq, lag(e.hash) over w as last_hash, lag(e.occurred_at) over w as last_at
-    from entry e
-    window w as (partition by e.chain, e.lane order by e.seq, e.occurred_at)
-  ), judged as (
-    select l.chain, l.lane, l.seq, l.id, l.occurred_at, l.hash, l.computed, case
-      when l.last_seq = l.seq then 'duplicate_seq'
-      when l.computed <> l.hash then 'hash_mismatch'
-      when l.last_seq is null then null
-      when l.last_seq + 1 <> l.seq then 'seq_gap'
-      when l.last_hash <> l.prev_hash then 'link_broken'
-      when l.last_at >= l.occurred_at then 'time_reversed'
-      end as problem, l.last_seq is null as first, l.prev_hash
-    from linked l
-  ), wrong as (
-    select j.chain, j.lane, j.seq, j.id, j.occurred_at, j.hash, j.computed, j.problem from judged j where j.problem is not null
-    union all
-    -- the first entry of each lane in the window, against what is outside
-    select j.chain, j.lane, j.seq, j.id, j.occurred_at, j.hash, j.computed, case
-      when b.seq = j.seq then 'duplicate_seq'
-      when b.seq is not null and b.seq + 1 <> j.seq then 'seq_gap'
-      when b.seq is not null and b.hash <> j.prev_hash then 'link_broken'
-      when b.seq is not null and b.occurred_at >= j.occurred_at then 'time_reversed'
-      when b.seq is not null then null
-      when h.seq is not null and (h.seq + 1 <> j.seq or h.hash <> j.prev_hash or h.occurred_at >= j.occurred_at) then 'head_mismatch'
-      when h.seq is not null then null
-      when j.seq <> 1 then 'seq_gap'
-      when j.prev_hash <> sha256(convert_to(format('velocity/audit/v1/%s/%s', j.chain, j.lane), 'UTF8')) then 'link_broken'
-      end
-    from judged j
-    left join lateral (
-      select o.seq, o.hash, o.occurred_at from platform.audit_log o
-      where o.chain = j.chain and o.lane = j.lane and o.seq <= j.seq and o.occurred_at <> j.occurred_at
-      order by o.seq desc, o.occurred_at desc limit 1) b on true
-    left join platform.audit_heads h on h.chain = j.chain and h.lane = j.lane
-    where j.first and j.problem is null
-  )
-  select w.chain, w.lane, w.seq, w.id, w.occurred_at, w.hash, w.computed, w.problem from wrong w
-  where w.problem is not null
-  order by w.chain, w.lane, w.seq, w.occurred_at;
+  while v_at < v_end loop
+    select a.occurred_at into v_next from platform.audit_log a
+      where a.occurred_at >= v_at and a.occurred_at < v_end order by a.occurred_at offset 50000 limit 1;
+    if not found then
+      v_next := v_end;
+    elsif v_next = v_at then
+      -- more of one moment than a slice holds
+      v_next := coalesce((select min(a.occurred_at) from platform.audit_log a where a.occurred_at > v_at and a.occurred_at < v_end), v_end);
+    end if;
+    return query
+    with entry as (
+      select a.chain, a.lane, a.seq, a.id, a.occurred_at, a.prev_hash, a.hash,
+        sha256('\x00'::bytea || record_send(row(a.chain, a.lane, a.seq, a.occurred_at, a.id, a.actor, a.action, a.outcome,
+          a.schema_path, a.entity_id, a.payload, a.request_id, a.reason, a.ticket_ref, a.fail_modes, a.db_login, a.db_role,
+          a.prev_hash))) as computed
+      from platform.audit_log a
+      where a.occurred_at >= v_at and a.occurred_at < v_next
+    ), linked as (
+      select e.*, lag(e.seq) over w as last_seq, lag(e.hash) over w as last_hash, lag(e.occurred_at) over w as last_at
+      from entry e
+      window w as (partition by e.chain collate "C", e.lane order by e.seq, e.occurred_at)
+    ), apart as (
+      select l.*, l.last_seq is null or (l.last_seq <> l.seq and l.last_seq + 1 <> l.seq) as odd from linked l
+    ), told as (
+      select l.*, case
+        when l.last_seq = l.seq then 'duplicate_seq'
+        when l.computed <> l.hash then 'hash_mismatch'
+        when l.odd then null
+        when l.last_hash <> l.prev_hash then 'link_broken'
+        when l.last_at >= l.occurred_at then 'time_reversed' end as wrong
+      from apart l
+    ), few as materialized (
+      -- nearly every entry ends here
+      select l.* from told l where l.odd or l.wrong is not null
+    ), judged as (
+      select l.chain, l.lane, l.seq, l.id, l.occurred_at, l.hash, l.computed, case
+        when l.wrong is not null then l.wrong
+        when b.seq is not null then case
+          when b.seq = l.seq then 'duplicate_seq'
+          when b.seq + 1 <> l.seq then 'seq_gap'
+          when b.hash <> l.prev_hash then 'link_broken'
+          when b.occurred_at >= l.occurred_at then 'time_reversed' end
+        when h.seq is not null then case
+          when h.seq + 1 <> l.seq or h.hash <> l.prev_hash or h.occurred_at >= l.occurred_at
+            or (z.last_seq is not null and (z.last_seq <> h.seq or z.last_hash <> h.hash)) then 'head_mismatch' end
+        when l.seq <> 1 then 'seq_gap'
+        when l.prev_hash <> sha256(convert_to(format('velocity/audit/v1/%s/%s', l.chain, l.lane), 'UTF8')) then 'link_broken'
+        end as problem
+      from few l
+      -- the month of the entry itself is one index; only where that has nothing are all of them asked
+      left join lateral (
+        select o.seq, o.hash, o.occurred_at from platform.audit_log o
+        where l.odd and o.chain = l.chain and o.lane = l.lane and o.seq between l.seq - 1 and l.seq
+          and o.occurred_at >= date_trunc('month', l.occurred_at, 'UTC') and o.occurred_at < l.occurred_at
+        order by o.seq desc, o.occurred_at desc limit 1) n on true
+      left join lateral (
+        select o.seq, o.hash, o.occurred_at from platform.audit_log o
+        where l.odd and n.seq is null and o.chain = l.chain and o.lane = l.lane and o.seq <= l.seq and o.occurred_at <> l.occurred_at
+        order by o.seq desc, o.occurred_at desc limit 1) f on true
+      left join lateral (
+        select coalesce(n.seq, f.seq) as seq, coalesce(n.hash, f.hash) as hash, coalesce(n.occurred_at, f.occurred_at) as occurred_at) b on true
+      left join platform.audit_heads h on h.chain = l.chain and h.lane = l.lane and l.odd
+      -- the head is what the lane's last retired month was sealed with
+      left join lateral (
+        select s.last_seq, s.last_hash from platform.audit_seals s join platform.retirements r on r.name = s.partition
+        where h.seq is not null and b.seq is null and s.chain = l.chain and s.lane = l.lane and r.retired_at is not null
+        order by s.last_seq desc limit 1) z on true
+    )
+    select j.chain, j.lane, j.seq, j.id, j.occurred_at, j.hash, j.computed, j.problem from judged j
+    where j.problem is not null
+    order by j.chain, j.lane, j.seq, j.occurred_at;
+    v_at := v_next;
+  end loop;
 end
 $fn$;$ddl$);
 

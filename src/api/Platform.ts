@@ -1,6 +1,6 @@
 /**
  * The platform's own view, for the roles `platform-admin` and `platform-auditor` of the platform's strategy alone:
- * what is served, the audit log, and its verification.
+ * what is served, the audit log, its verification and its evidence.
  */
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
@@ -55,6 +55,15 @@ export const AuditFindingBody = Schema.Struct({
   problem: Schema.String
 }).annotate({ identifier: "AuditFinding" })
 
+/** A month of the log that was retired. */
+export const SealedMonthBody = Schema.Struct({
+  partition: Schema.String,
+  from: Schema.String,
+  to: Schema.String,
+  entries: Schema.String.annotate({ description: "In digits" }),
+  disposition: Schema.Literals(["drop", "keep", "export"])
+}).annotate({ identifier: "SealedMonth" })
+
 /** What a verification answers. */
 export const AuditVerificationBody = Schema.Struct({
   from: Schema.String,
@@ -62,8 +71,26 @@ export const AuditVerificationBody = Schema.Struct({
   sound: Schema.Boolean,
   entries: Schema.Int.annotate({ description: "How many entries the window has" }),
   findings: Schema.Array(AuditFindingBody),
-  truncated: Schema.Boolean.annotate({ description: "There are more findings; ask for application/x-ndjson" })
+  truncated: Schema.Boolean.annotate({ description: "There are more findings; ask for application/x-ndjson" }),
+  sealed: Schema.Array(SealedMonthBody).annotate({
+    description: "Months of the window that were retired: what follows them was verified against their seals"
+  })
 }).annotate({ identifier: "AuditVerification" })
+
+/** An entry with the proof that it is in the signed tree. */
+export const EntryProofBody = Schema.Struct({
+  entry: AuditEntryBody,
+  proof: Schema.String.annotate({
+    description: "C2SP tlog-proof: index, path and signed checkpoint; verified by velocity audit verify-proof"
+  })
+}).annotate({ identifier: "EntryProof" })
+
+/** The proof that one tree grew from another. */
+export const ConsistencyBody = Schema.Struct({
+  from: Schema.Int,
+  to: Schema.Int,
+  proof: Schema.Array(Schema.String.annotate({ description: "A hash, base64" }))
+}).annotate({ identifier: "ConsistencyProof" })
 
 const text = Schema.optionalKey(Schema.String)
 const window = {
@@ -95,12 +122,49 @@ const verify = HttpApiEndpoint.get("verify", "/api/platform/audit/verify", {
   OpenApi.annotations({
     summary: "Verify a window of the audit log",
     description:
-      'Without from and to, the last 24 hours. As application/x-ndjson any window: a line for each entry that is wrong as it is found, then one line {"sound", "entries"}; without that last line the verification did not end.'
+      'Without from and to, the last 24 hours. As application/x-ndjson any window: a line for each entry that is wrong as it is found, between them lines {"verified": {"until", "entries", "total"}} from whose `until` on it can be asked for again, and one last line {"sound", "entries", "sealed"}; without that line the verification did not end.'
+  })
+)
+
+const size = { description: "A number of leaves, in digits" }
+
+const checkpoint = HttpApiEndpoint.get("checkpoint", "/api/platform/audit/checkpoint", {
+  query: { size: text.annotate(size) },
+  success: Schema.String.pipe(HttpApiSchema.asText({ contentType: "text/plain; charset=utf-8" })),
+  error: problemsWith(...accessStatuses)
+}).annotateMerge(
+  OpenApi.annotations({
+    summary: "The newest signed head of the log's tree, or the one of a size",
+    description: "A C2SP tlog-checkpoint: a signed note, with the cosignatures of witnesses. Keep one outside."
+  })
+)
+
+const proof = HttpApiEndpoint.get("proof", "/api/platform/audit/:id/proof", {
+  params: { id: Schema.String },
+  success: EntryProofBody,
+  error: problemsWith(...accessStatuses, 409)
+}).annotateMerge(OpenApi.annotations({ summary: "An entry, and the proof that it is in the signed tree" }))
+
+const consistency = HttpApiEndpoint.get("consistency", "/api/platform/audit/consistency", {
+  query: { from: text.annotate(size), to: text.annotate(size) },
+  success: ConsistencyBody,
+  error: problemsWith(...accessStatuses)
+}).annotateMerge(OpenApi.annotations({ summary: "The proof that one tree of the log grew from another (RFC 6962)" }))
+
+const tree = HttpApiEndpoint.get("tree", "/api/platform/audit/tree", {
+  query: { origin: text, size: text.annotate(size), root: text.annotate({ description: "Hexadecimal" }) },
+  success: HttpApiSchema.StreamUint8Array({ contentType: ndjsonContentType }),
+  error: problemsWith(...accessStatuses)
+}).annotateMerge(
+  OpenApi.annotations({
+    summary: "Verify the log against its tree, and the tree against a checkpoint from outside",
+    description:
+      'A line for each thing that is wrong (tail_missing, rewritten, seq_gap, tree_broken, unknown_origin; restored is no fault), then one line {"sound"}. Without origin, size and root, against the newest checkpoint that is stored.'
   })
 )
 
 /** See the module. */
 export const platform = HttpApiGroup.make("platform")
-  .add(schemas, audit, verify)
+  .add(schemas, audit, verify, checkpoint, proof, consistency, tree)
   .middleware(Bearer)
   .annotateMerge(OpenApi.annotations({ title: "Platform", description: "For platform-admin and platform-auditor" }))

@@ -179,8 +179,21 @@ const history = HttpApiEndpoint.get("history", `${record}/history`, {
   describe("Read a record's past", "Newest first. Judged by today's rights on the state being shown.", paging)
 )
 
+const proof = HttpApiEndpoint.get("proof", `${record}/proof`, {
+  params: recordParams,
+  success: ExactObjectBody.annotate({
+    description: "{record, fields, batch?, entry, proof}: verified by velocity audit verify-proof"
+  }).pipe(json),
+  error: problemsWith(...readStatuses, 409)
+}).annotateMerge(
+  describe(
+    "Prove a record",
+    "For roles that may read the record and its history. Its present state as you see it (of other fields the hash alone), the audit entry that commits to it, with all of its columns, and the proof that the entry is in the signed tree. 409 not_sealed where no checkpoint covers it yet: ask again in some seconds."
+  )
+)
+
 /** See the module. */
 export const records = HttpApiGroup.make("records")
-  .add(list, query, create, get, patch, put, remove, restore, history)
+  .add(list, query, create, get, patch, put, remove, restore, history, proof)
   .middleware(Bearer)
   .annotateMerge(OpenApi.annotations({ title: "Records", description: "The records of every record type" }))

@@ -2,6 +2,7 @@
  * The contract: one value from which the server's routes, the typed client and the OpenAPI document are made.
  */
 import { HttpApi, OpenApi } from "effect/http-api"
+import { anomalies } from "./Anomalies.ts"
 import { health } from "./Health.ts"
 import { meGroup } from "./Me.ts"
 import { tidied } from "./OpenApiNotes.ts"
@@ -11,7 +12,7 @@ import { records } from "./Records.ts"
 
 /** See the module. */
 export const VelocityApi = HttpApi.make("velocity")
-  .add(records, privacy, meGroup, platform, health)
+  .add(records, privacy, meGroup, platform, anomalies, health)
   .annotate(HttpApi.ParseOptions, { errors: "all", onExcessProperty: "error" })
   .annotate(HttpApi.HeadersParseOptions, { errors: "all", onExcessProperty: "ignore" })
   .annotate(HttpApi.SuccessParseOptions, { onExcessProperty: "ignore" })

@@ -1,15 +1,20 @@
 /**
- * `velocity audit …`: `list` and `verify` through the API, as somebody with `platform-auditor`; `keygen` and
+ * `velocity audit …`: `list`, `verify`, `anomalies` and `scan` through the API, as somebody with `platform-auditor`; `keygen` and
  * `verify-proof` by themselves, from files of their own.
  */
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { type ExactObject, type ExactValue, isExactObject, parse } from "../domain/ExactJson.ts"
-import { callJson, send } from "./ApiCall.ts"
+import { parseVerifierKey } from "../domain/SignedNote.ts"
+import { anomalies, scan } from "./Anomalies.ts"
+import { callJson } from "./ApiCall.ts"
+import { checkpoint, prove, readCheckpoint, restoreNote } from "./Evidence.ts"
 import { keygen } from "./Keygen.ts"
 import { type Column, document, hintOfMore, limitFlag, outputFlag, printRows } from "./Output.ts"
 import { apiFlag, type CommandFailed, dataFlag, failed, targetOf, tokenFlag } from "./Settings.ts"
-import { verifyProof } from "./VerifyProof.ts"
+import { keysOf, verifyProof } from "./VerifyProof.ts"
+import { outsideOf, verifyTree } from "./VerifyTree.ts"
+import { verifyWindow } from "./VerifyWindow.ts"
 
 const shared = { data: dataFlag, api: apiFlag, token: tokenFlag, output: outputFlag }
 const roles = ["platform-auditor"]
@@ -93,42 +98,13 @@ const list = Command.make(
 const dayMillis = 24 * 60 * 60 * 1000
 /** Before every entry that there can be. */
 const beginning = "0001-01-01T00:00:00Z"
-/** Findings that are shown; all of them are counted. */
-const maxShown = 1_000
-
-interface Verified {
-  readonly sound: boolean
-  readonly entries: string
-  readonly findings: ReadonlyArray<ExactObject>
-  readonly found: number
-}
-
-/** Lines of a stream that is read as it comes; the last one may lack its newline. */
-const lines = async function* (body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
-  let rest = ""
-  for await (const text of body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>)) {
-    const parts = (rest + text).split("\n")
-    rest = parts.pop() ?? ""
-    yield* parts.filter((line) => line !== "")
-  }
-  if (rest !== "") yield rest
-}
-
-/** Reads findings and the last line, which says that the whole window was seen. */
-const readVerdict = async (body: ReadableStream<Uint8Array>): Promise<Verified> => {
-  const findings: Array<ExactObject> = []
-  let found = 0
-  for await (const line of lines(body)) {
-    const said = parse(line)
-    if (!isExactObject(said)) throw new Error("a line is no object")
-    if (typeof said.sound === "boolean") {
-      return { sound: said.sound && found === 0, entries: textAt("entries")(said), findings, found }
-    }
-    found += 1
-    if (findings.length < maxShown) findings.push(said)
-  }
-  throw new Error("it ends before its verdict")
-}
+const treeColumns = [
+  column("problem"),
+  column("chain"),
+  column("lane", "lane", "right"),
+  column("seq", "seq", "right"),
+  column("leaf", "index", "right")
+]
 
 const verify = Command.make(
   "verify",
@@ -136,34 +112,42 @@ const verify = Command.make(
     ...shared,
     from: timeFlag("from", "The first moment; 24 hours before the last unless said"),
     to: timeFlag("to", "The moment after the last; now unless said"),
-    all: Flag.Boolean("all").pipe(Flag.withDescription("From the first entry on"), Flag.withDefault(false))
+    all: Flag.Boolean("all").pipe(Flag.withDescription("From the first entry on"), Flag.withDefault(false)),
+    resume: Flag.String("resume").pipe(
+      Flag.withDescription("Keep the place that was reached in this file, and go on from it where it is there"),
+      Flag.withMetavar("FILE"),
+      Flag.optional
+    ),
+    checkpoint: Flag.String("checkpoint").pipe(
+      Flag.withDescription("Also the log against its tree, and the tree against this checkpoint from outside"),
+      Flag.withMetavar("FILE"),
+      Flag.optional
+    ),
+    key: Flag.String("key").pipe(
+      Flag.withDescription("With --checkpoint: the verifier key that must have signed it; may be said again"),
+      Flag.withMetavar("KEY|@FILE"),
+      Flag.atLeast(0)
+    )
   },
   Effect.fnUntraced(function* (options) {
     // whatever keeps it from an answer is no tampering
     const unknown = (error: CommandFailed) => failed(error.message, 2)
-    const to = Option.getOrElse(options.to, () => new Date().toISOString())
+    const until = Option.getOrElse(options.to, () => new Date().toISOString())
     if (options.all && Option.isSome(options.from)) return yield* failed("say --from or --all, not both", 2)
-    const from = options.all
+    const asked = options.all
       ? beginning
-      : Option.getOrElse(options.from, () => new Date(Date.parse(to) - dayMillis).toISOString())
+      : Option.getOrElse(options.from, () => new Date(Date.parse(until) - dayMillis).toISOString())
+    const keys = yield* keysOf(options.key, parseVerifierKey)
+    const outside = Option.isSome(options.checkpoint)
+      ? yield* outsideOf(options.checkpoint.value, yield* readCheckpoint(options.checkpoint.value), keys)
+      : undefined
     const target = yield* targetOf({ ...options, roles }).pipe(Effect.mapError(unknown))
-    const response = yield* send(target, {
-      path: "/api/platform/audit/verify",
-      params: [
-        ["from", from],
-        ["to", to]
-      ],
-      headers: { accept: "application/x-ndjson" }
-    }).pipe(Effect.mapError(unknown))
-    const verdict = yield* Effect.tryPromise({
-      try: () => readVerdict(response.body ?? new ReadableStream()),
-      catch: (cause) =>
-        failed(`the API's answer cannot be read to its end (${(cause as Error).message}); say it again`, 2)
-    })
-    const { entries, findings, found, sound } = verdict
-    const since = options.all ? "the first entry" : from
+    const verdict = yield* verifyWindow(target, { from: asked, to: until, resume: options.resume })
+    const { entries, findings, found, from, sealed, sound, to } = verdict
+    const tree = outside === undefined ? undefined : yield* verifyTree(target, outside, keys)
+    const since = from === beginning ? "the first entry" : from
     if (options.output !== "table") {
-      yield* Console.log(document(options.output, { from, to, sound, entries: Number(entries), found, findings }))
+      yield* Console.log(document(options.output, { from, to, sound, entries, found, findings, sealed, tree }))
     } else if (sound) {
       yield* Console.log(`sound: ${entries} entries from ${since} to ${to}`)
     } else {
@@ -176,9 +160,25 @@ const verify = Command.make(
       ]
       yield* printRows("table", columns, findings, "")
     }
+    if (sealed.length > 0 && options.output === "table") {
+      const names = sealed.map((month) => `${textAt("partition")(month)} (${textAt("disposition")(month)})`)
+      yield* Console.log(`sealed: ${names.join(", ")}`)
+    }
+    if (tree !== undefined && options.output === "table") {
+      if (tree.sound) {
+        yield* Console.log(`the log is its tree, and the tree has the ${tree.size} leaves of ${tree.origin}`)
+      }
+      if (tree.findings.length > 0) yield* printRows("table", treeColumns, tree.findings, "")
+      if (options.key.length === 0) {
+        yield* Console.error("who signed the checkpoint was not looked at: say --key KEY")
+      }
+    }
     if (!sound) {
       const shown = found > findings.length ? `, the first ${findings.length} of which are shown` : ""
       return yield* failed(`tampered: ${found} of ${entries} entries are not as they were written${shown}`, 1)
+    }
+    if (tree !== undefined && !tree.sound) {
+      return yield* failed("tampered: the log, its tree and the checkpoint from outside do not agree", 1)
     }
   })
 ).pipe(
@@ -186,11 +186,19 @@ const verify = Command.make(
   Command.withExamples([
     { command: "velocity audit verify", description: "The last 24 hours" },
     { command: "velocity audit verify --all", description: "Every entry" },
-    { command: "velocity audit verify --from 2026-11-01 --to 2026-12-01", description: "A month" }
+    { command: "velocity audit verify --from 2026-11-01 --to 2026-12-01", description: "A month" },
+    {
+      command: "velocity audit verify --all --resume place.json",
+      description: "Years, in as many sittings as it takes"
+    },
+    {
+      command: "velocity audit verify --checkpoint checkpoint --key @verifier.key",
+      description: "And whether anything was cut off or rewritten since the checkpoint was taken outside"
+    }
   ])
 )
 
 export const audit = Command.make("audit").pipe(
   Command.withDescription("The audit log"),
-  Command.withSubcommands([list, verify, verifyProof, keygen])
+  Command.withSubcommands([list, verify, anomalies, scan, checkpoint, prove, verifyProof, keygen, restoreNote])
 )

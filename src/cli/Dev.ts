@@ -15,8 +15,10 @@ import * as Operator from "../operator/Operator.ts"
 import { OperatorStatus } from "../operator/OperatorStatus.ts"
 import * as DevelopmentDatabase from "../postgres/DevelopmentDatabase.ts"
 import * as EmbeddedServer from "../postgres/EmbeddedServer.ts"
+import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { busyMessage, isFree } from "../postgres/Ports.ts"
 import * as Server from "../server/Server.ts"
+import { openDevAuditKey } from "./DevAuditKey.ts"
 import { follow } from "./Operator.ts"
 import { addressFile, dataFlag, failed } from "./Settings.ts"
 import { startFailure } from "./StartFailure.ts"
@@ -111,14 +113,23 @@ export const dev = Command.make(
       const strategy = decodeStrictly(AuthStrategySpec, issuer.strategy())
       if ("faults" in strategy) return yield* failed("the development issuer's strategy is not one")
 
-      const configuration = ConfigProvider.layer(
-        ConfigProvider.fromUnknown({
-          ...process.env,
-          VELOCITY_API_DATABASE_URL: database.api.href,
-          VELOCITY_OPERATOR_DATABASE_URL: database.operator.href,
-          VELOCITY_PLATFORM_STRATEGY: "development"
-        })
-      )
+      const variables = {
+        ...process.env,
+        VELOCITY_API_DATABASE_URL: database.api.href,
+        VELOCITY_OPERATOR_DATABASE_URL: database.operator.href,
+        VELOCITY_PLATFORM_STRATEGY: "development"
+      }
+      const hasKey = ["VELOCITY_AUDIT_KEY", "VELOCITY_AUDIT_KEY_FILE"].some((name) => (process.env[name] ?? "") !== "")
+      const auditKey = hasKey
+        ? {}
+        : {
+            VELOCITY_AUDIT_KEY_FILE: yield* openDevAuditKey(data).pipe(
+              Effect.provide(OperatorSql.layer),
+              Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown(variables))),
+              Effect.mapError(startFailure)
+            )
+          }
+      const configuration = ConfigProvider.layer(ConfigProvider.fromUnknown({ ...variables, ...auditKey }))
       const operator = yield* Layer.build(
         Layer.provide(Operator.layerWithSql({ manifests, development: strategy.value }), configuration)
       ).pipe(Effect.mapError(startFailure))

@@ -65,7 +65,65 @@ export const variables: ReadonlyArray<Variable> = [
     fallback: "30s",
     meaning: "how often the registry is read again without being told"
   },
+  {
+    name: "VELOCITY_AUDIT_KEY_FILE",
+    fallback: "none: the log is not sealed",
+    meaning: "the file with the key that checkpoints are signed with (velocity operator, audit restore-note)"
+  },
+  { name: "VELOCITY_AUDIT_KEY", fallback: "", meaning: "the same key as text, where there is no file" },
+  {
+    name: "VELOCITY_AUDIT_KEY_NEXT_FILE",
+    fallback: "",
+    meaning: "a second key while keys are changed: both sign"
+  },
+  { name: "VELOCITY_AUDIT_KEY_NEXT", fallback: "", meaning: "the same as text" },
+  { name: "VELOCITY_AUDIT_PUBLISH_DIR", fallback: "none", meaning: "a folder that checkpoints are published to" },
+  {
+    name: "VELOCITY_AUDIT_WITNESSES",
+    fallback: "none",
+    meaning: "C2SP witnesses that cosign checkpoints: their URLs, with commas between"
+  },
+  {
+    name: "VELOCITY_AUDIT_OUTSIDE_CHECKPOINT",
+    fallback: "none",
+    meaning: "a file with a checkpoint that the log must extend, or nothing is signed"
+  },
   { name: "VELOCITY_IMPORT_MAX_RECORDS", fallback: "1000000", meaning: "records of one import" },
+  {
+    name: "VELOCITY_RETENTION_AUDIT",
+    fallback: "what is in force; at first everything is kept",
+    meaning: "months that the audit log is kept for; may be lengthened, not shortened"
+  },
+  {
+    name: "VELOCITY_RETENTION_HISTORY",
+    fallback: "what is in force; at first everything is kept",
+    meaning: "months that history is kept whole; the last state of each record stays"
+  },
+  {
+    name: "VELOCITY_RETIRE",
+    fallback: "keep",
+    meaning: "what becomes of a month that is past that: drop, keep, export"
+  },
+  {
+    name: "VELOCITY_EXPORT_DIR",
+    fallback: "",
+    meaning: "the folder that months are exported to, with VELOCITY_RETIRE=export"
+  },
+  {
+    name: "VELOCITY_ANOMALY_RULES",
+    fallback: "the built-in rules",
+    meaning: "a file of rules for the anomaly scanner, which change or join the built-in ones (velocity operator, dev)"
+  },
+  {
+    name: "VELOCITY_ANOMALY_WEBHOOKS",
+    fallback: "none",
+    meaning: "a file of endpoints that alerts are sent to, with their secrets (velocity operator, dev)"
+  },
+  {
+    name: "VELOCITY_ANOMALY_GIVE_UP",
+    fallback: "24h",
+    meaning: "when an alert that an endpoint does not take is given up"
+  },
   { name: "VELOCITY_DATA", fallback: ".velocity", meaning: "the data folder of velocity dev" },
   {
     name: "VELOCITY_API_URL",

@@ -1,25 +1,11 @@
 /** `velocity audit keygen`: the sealer's key. The secret half goes into a file of its own, the public one to stdout. */
-import { open, rm } from "node:fs/promises"
 import { Console, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { generateSignerKey, isKeyName } from "../domain/NoteKey.ts"
+import { writeNew } from "./NewFile.ts"
 import { failed } from "./Settings.ts"
 
 const maxNameLength = 255
-
-/** Writes a file that is new and its owner's alone, to the disk; leaves nothing half written. */
-const writeSecret = async (path: string, text: string): Promise<void> => {
-  const handle = await open(path, "wx", 0o600)
-  try {
-    await handle.writeFile(text)
-    await handle.sync()
-  } catch (cause) {
-    await rm(path, { force: true })
-    throw cause
-  } finally {
-    await handle.close()
-  }
-}
 
 const reasonOf = (cause: unknown, path: string): string => {
   const { code, message } = cause as NodeJS.ErrnoException
@@ -45,7 +31,7 @@ export const keygen = Command.make(
   Effect.fnUntraced(function* ({ name, out }) {
     const { signerKey, verifierKey } = yield* Effect.promise(() => generateSignerKey(name))
     yield* Effect.tryPromise({
-      try: () => writeSecret(out, `${signerKey}\n`),
+      try: () => writeNew(out, `${signerKey}\n`, 0o600),
       catch: (cause) => failed(`the signer key was not written: ${reasonOf(cause, out)}`)
     })
     yield* Console.log(verifierKey)

@@ -1,5 +1,5 @@
 /**
- * `velocity audit verify-proof`: whether an entry stands in the log that a key signed. Reads files and nothing else: no
+ * `velocity audit verify-proof`: whether an entry stands in the log that a key signed, or a record was as it says. Reads files and nothing else: no
  * database, no network, no settings.
  */
 import { readFile, stat } from "node:fs/promises"
@@ -16,6 +16,7 @@ import {
   verifyEntryProof
 } from "../domain/EntryProof.ts"
 import { keyLabel, type NoteKeyFault, type NoteVerifier, parseVerifierKey } from "../domain/NoteKey.ts"
+import { isRecordProof, type ProvedRecord, parseRecordProof, verifyRecordProof } from "../domain/RecordProof.ts"
 import { tlogProofHeader } from "../domain/TlogProof.ts"
 import { document, type Format, outputFlag, printable } from "./Output.ts"
 import { failed } from "./Settings.ts"
@@ -106,10 +107,36 @@ const answered = ({ checkpoint, entry, hash, index, signers, witnesses }: Proved
   witnesses: witnesses.map(({ time, witness }) => ({ witness: keyLabel(witness), time }))
 })
 
-const reported = Effect.fnUntraced(function* (format: Format, verdict: Result.Result<ProvedEntry, EntryProofFault>) {
+const toldOfRecord = ({ entry, hidden, record, values }: ProvedRecord): string =>
+  [
+    `proved: ${record.path} ${record.entity_id} was this after its ${record.op} to version ${record.version}`,
+    ...[...values].map(([name, value]) => `  ${name}: ${value}`),
+    ...(hidden === 0 ? [] : [`  and ${hidden} ${hidden === 1 ? "field that is" : "fields that are"} not shown`])
+  ]
+    .map(printable)
+    .concat(told(entry))
+    .join("\n")
+
+const answeredOfRecord = ({ entry, event, hidden, record, values }: ProvedRecord) => ({
+  ...answered(entry),
+  record: { ...record, event, values: Object.fromEntries(values), hidden }
+})
+
+interface Fault {
+  readonly message: string
+  readonly step: string
+  readonly verdict: "refuted" | "unknown"
+}
+
+const reported = Effect.fnUntraced(function* <A>(
+  format: Format,
+  verdict: Result.Result<A, Fault>,
+  say: (proved: A) => string,
+  answer: (proved: A) => object
+) {
   if (Result.isSuccess(verdict)) {
     const proved = verdict.success
-    return yield* Console.log(format === "table" ? told(proved) : document(format, answered(proved)))
+    return yield* Console.log(format === "table" ? say(proved) : document(format, answer(proved)))
   }
   const { message, step, verdict: kind } = verdict.failure
   if (format !== "table") yield* Console.log(document(format, { proved: false, verdict: kind, step, message }))
@@ -124,7 +151,9 @@ export const verifyProof = Command.make(
   "verify-proof",
   {
     file: Argument.String("file").pipe(
-      Argument.withDescription("What GET /api/platform/audit/{id}/proof answered, or a C2SP tlog-proof")
+      Argument.withDescription(
+        "What GET /api/platform/audit/{id}/proof or GET …/{id}/proof of a record answered, or a C2SP tlog-proof"
+      )
     ),
     key: keyFlag("key", "A verifier key of the log, or @FILE with one a line; may be said again").pipe(Flag.atLeast(1)),
     witness: keyFlag("witness", "A witness's key, which must have cosigned; may be said again").pipe(Flag.atLeast(0)),
@@ -139,16 +168,23 @@ export const verifyProof = Command.make(
     const verifiers = yield* keysOf(key, parseVerifierKey)
     const witnesses = yield* keysOf(witness, parseWitnessKey, "--witness")
     const text = yield* readText(file)
+    const judged = <A>(verify: () => Promise<A>) =>
+      Effect.tryPromise({
+        try: verify,
+        catch: (cause) => failed(`could not tell: ${(cause as Error).message}`, 2)
+      })
+    const whole = parseRecordProof(text)
+    if (Result.isSuccess(whole) && isRecordProof(whole.success) && Option.isNone(entry)) {
+      const verdict = yield* judged(() => verifyRecordProof(whole.success, verifiers, { witnesses }))
+      return yield* reported(output, verdict, toldOfRecord, answeredOfRecord)
+    }
     const read = documentOf(text, Option.isSome(entry) ? yield* readText(entry.value) : undefined)
-    if (Result.isFailure(read)) return yield* reported(output, Result.fail(read.failure))
-    const verdict = yield* Effect.tryPromise({
-      try: () => verifyEntryProof(read.success, verifiers, { witnesses }),
-      catch: (cause) => failed(`could not tell: ${(cause as Error).message}`, 2)
-    })
-    yield* reported(output, verdict)
+    if (Result.isFailure(read)) return yield* reported(output, Result.fail(read.failure), told, answered)
+    const verdict = yield* judged(() => verifyEntryProof(read.success, verifiers, { witnesses }))
+    yield* reported(output, verdict, told, answered)
   })
 ).pipe(
-  Command.withDescription("Check the proof of one entry, offline; 0 proved, 1 refuted, 2 could not tell"),
+  Command.withDescription("Check the proof of one entry or record, offline; 0 proved, 1 refuted, 2 could not tell"),
   Command.withExamples([
     { command: "velocity audit verify-proof proof.json --key @verifier.key", description: "One entry" },
     {

@@ -10,6 +10,7 @@ import { Effect, type Result } from "effect"
 import { parseWitnessKey } from "../domain/Cosignature.ts"
 import { EntryProofFault, type ProvedEntry, verifyEntryProof as verify } from "../domain/EntryProof.ts"
 import { type NoteKeyFault, parseVerifierKey } from "../domain/NoteKey.ts"
+import { type ProvedRecord, RecordProofFault, verifyRecordProof as verifyRecord } from "../domain/RecordProof.ts"
 
 export interface VerifyOptions {
   /** Verifier keys of witnesses (C2SP tlog-cosignature, Ed25519), each of which must have cosigned the checkpoint. */
@@ -19,12 +20,12 @@ export interface VerifyOptions {
 const parsed = <A>(texts: ReadonlyArray<string>, parse: (text: string) => Result.Result<A, NoteKeyFault>) =>
   Effect.forEach(texts, (text) => Effect.fromResult(parse(text)))
 
-const unable = (cause: unknown): EntryProofFault =>
-  new EntryProofFault({
+const unable = (cause: unknown) =>
+  ({
     step: "signature",
     verdict: "unknown",
     message: `This platform cannot verify Ed25519 signatures (${cause instanceof Error ? cause.message : "no reason"}).`
-  })
+  }) as const
 
 /**
  * Verifies what `GET /api/platform/audit/{id}/proof` answers, with the log's verifier keys; any of several will do, as while
@@ -40,7 +41,22 @@ export const verifyEntryProof = Effect.fnUntraced(function* (
   const witnesses = yield* parsed(options.witnesses ?? [], parseWitnessKey)
   const verdict = yield* Effect.tryPromise({
     try: () => verify(document, verifiers, { witnesses }),
-    catch: unable
+    catch: (cause) => new EntryProofFault(unable(cause))
+  })
+  return yield* Effect.fromResult(verdict)
+})
+
+/** Verifies what `GET P/{id}/proof` answers, as `verifyEntryProof` does; fails with `RecordProofFault` and `NoteKeyFault`. */
+export const verifyRecordProof = Effect.fnUntraced(function* (
+  document: unknown,
+  keys: ReadonlyArray<string>,
+  options: VerifyOptions = {}
+): Effect.fn.Return<ProvedRecord, RecordProofFault | NoteKeyFault> {
+  const verifiers = yield* parsed(keys, parseVerifierKey)
+  const witnesses = yield* parsed(options.witnesses ?? [], parseWitnessKey)
+  const verdict = yield* Effect.tryPromise({
+    try: () => verifyRecord(document, verifiers, { witnesses }),
+    catch: (cause) => new RecordProofFault(unable(cause))
   })
   return yield* Effect.fromResult(verdict)
 })

@@ -108,6 +108,8 @@ export interface RecordsClient<A> {
   readonly restore: (id: string, options?: WriteOptions) => Call<Versioned<A>>
   /** Removes its contents for good; for a token of the platform's strategy with the role platform-privacy. */
   readonly erase: (id: string, options: EraseOptions) => Call<Erased>
+  /** What `verifyRecordProof` verifies; the problem `not_sealed` until a checkpoint covers it. */
+  readonly proof: (id: string) => Call<ExactObject>
   /** The record's past, newest first, as `{event_id, version, op, occurred_at, actor, changed, state, …}`. */
   readonly history: (id: string) => Stream.Stream<ExactObject, ClientError>
 }
@@ -233,6 +235,7 @@ export const makeRecords = <A>(api: Api, path: string, shape: Shape<A>): Records
       Effect.asVoid(plain(records.delete({ params: { ...params, id }, headers: headersOf(options) }))),
     restore: (id, options) =>
       versioned(records.restore({ params: { ...params, id }, headers: headersOf(options), ...both })),
+    proof: (id) => plain(records.proof({ params: { ...params, id } })),
     erase: (id, { dryRun, reason, ticket }) =>
       plain(
         api.privacy.erase({

@@ -10,8 +10,9 @@ export {
 export { ExactNumber, type ExactObject, type ExactValue, parse, stringify } from "../domain/ExactJson.ts"
 export { NoteKeyFault } from "../domain/NoteKey.ts"
 export type { Where } from "../domain/Query.ts"
+export { type ProvedRecord, type RecordProofDocument, RecordProofFault } from "../domain/RecordProof.ts"
 export { ApiProblem, type ApiProblemCode, type ClientError } from "./ApiProblem.ts"
-export { type VerifyOptions, verifyEntryProof } from "./Evidence.ts"
+export { type VerifyOptions, verifyEntryProof, verifyRecordProof } from "./Evidence.ts"
 export type {
   Erased,
   EraseOptions,

@@ -21,9 +21,13 @@ export const fieldLeaf = (ofField: Uint8Array, name: string, value: string): Uin
 export const eventHead = (storageId: number, entityId: string, version: number, op: string): string =>
   `${storageId}/${entityId}/${version}/${op}`
 
+/** The hash of an event from the leaves of its fields, in the order of their names. */
+export const eventHashOf = (head: string, leaves: ReadonlyArray<Uint8Array>): Uint8Array =>
+  sha256(concatBytes(eventPrefix, sha256(utf8(head)), ...leaves))
+
 /** @param values the text of each field's jsonb value, by name */
 export const eventHash = (salt: Uint8Array, head: string, values: ReadonlyMap<string, string>): Uint8Array => {
   const names = [...values.keys()].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0))
   const leaves = names.map((name) => fieldLeaf(fieldSalt(salt, name), name, values.get(name) ?? ""))
-  return sha256(concatBytes(eventPrefix, sha256(utf8(head)), ...leaves))
+  return eventHashOf(head, leaves)
 }

@@ -149,6 +149,11 @@ export const problems = {
     "A request with this Idempotency-Key has not ended; ask again in a moment."
   ),
   not_deleted: entry(409, "The record is not deleted", "Only a deleted record can be restored."),
+  not_sealed: entry(
+    409,
+    "The entry is not sealed yet",
+    "It becomes a leaf of the signed tree within seconds: ask again after Retry-After. An installation without an audit key seals nothing."
+  ),
   write_conflict: entry(409, "Another write was faster", "Read the record again and repeat."),
   // 412 to 428
   stale: entry(412, "The record has changed", "If-Match names another version than the present one. Read it again."),

@@ -4,7 +4,7 @@
  * Whoever starts takes a new term, and every transaction holds the term's row with the epoch it was given. A transaction
  * of an earlier term fails with `Superseded`; an operator that hears that must stop.
  */
-import { Context, Data, Effect, Layer, Schedule } from "effect"
+import { type Cause, Context, Data, Effect, Layer, Schedule } from "effect"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { type OperatorDatabases, OperatorSql, type Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
@@ -14,6 +14,18 @@ export class Superseded extends Data.TaggedError("Superseded")<{ readonly messag
 
 /** The database belongs to an operator that is fed from elsewhere. */
 export class ForeignInstallation extends Data.TaggedError("ForeignInstallation")<{ readonly message: string }> {}
+
+const isSuperseded = (cause: Cause.Cause<unknown>): boolean =>
+  cause.reasons.some((reason) => reason._tag === "Fail" && reason.error instanceof Superseded)
+
+/** A round of a schedule whose failure is logged and ends nothing, unless another operator has taken over. */
+export const roundOf = <A, E, R>(what: string, round: Effect.Effect<A, E, R>): Effect.Effect<void, E, R> =>
+  round.pipe(
+    Effect.asVoid,
+    Effect.catchCause((cause) =>
+      isSuperseded(cause) ? Effect.failCause(cause) : Effect.logError(`${what} failed, and is tried again`, cause)
+    )
+  )
 
 /** A database that is not there yet is waited for. */
 const isAbsent = (error: DatabaseFailure | ForeignInstallation): boolean =>
@@ -39,6 +51,13 @@ export class Fence extends Context.Service<
     ) => Effect.Effect<A, E | DatabaseFailure | Superseded, R>
     /** Statements outside transactions, which hold no term: their caller has one of this term before and after. */
     readonly alone: OperatorDatabases["alone"]
+    /**
+     * One whose statements may take as long as a transaction may. It does not hold the term, for which a successor would
+     * wait as long: what writes in it is told the `epoch` and asks for the term itself, at its end.
+     */
+    readonly long: <A, E, R>(
+      f: (tx: Tx) => Effect.Effect<A, E, R>
+    ) => Effect.Effect<A, E | DatabaseFailure | Superseded, R>
     /** Reads without holding the term. */
     readonly read: <A, E, R>(f: (tx: Tx) => Effect.Effect<A, E, R>) => Effect.Effect<A, E | DatabaseFailure, R>
   }
@@ -76,6 +95,7 @@ export class Fence extends Context.Service<
           transaction: (f) =>
             sql.transaction((tx) => Effect.andThen(tx.query(check), f(tx))).pipe(Effect.catch(asSuperseded)),
           alone: sql.alone,
+          long: (f) => sql.transaction(f, { long: true }).pipe(Effect.catch(asSuperseded)),
           read: (f) => sql.transaction(f, { end: "read" })
         })
       })

@@ -1,6 +1,6 @@
 /**
- * The operator without a cluster: reconcilers fed from a folder of manifests, and the partition manager, for as long as
- * the layer lives. `OperatorStatus` tells what it does.
+ * The operator without a cluster: reconcilers fed from a folder of manifests, and the schedules that look after
+ * months and the log, for as long as the layer lives. `OperatorStatus` tells what it does.
  */
 import { hostname } from "node:os"
 import { type Duration, Effect, Layer } from "effect"
@@ -8,13 +8,19 @@ import { type AuthStrategySpec, velocityNamespace } from "../domain/AuthStrategy
 import * as AuditChain from "../postgres/AuditChain.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
+import * as AnomalyDelivery from "./AnomalyDelivery.ts"
+import * as AnomalyScanner from "./AnomalyScanner.ts"
+import { anomalySettings } from "./AnomalySettings.ts"
 import { developmentStrategy, isStrategyCurrent, writeStrategy } from "./AuthStrategyReconciler.ts"
 import * as Controller from "./Controller.ts"
 import * as ErasedTables from "./ErasedTables.ts"
 import { Fence } from "./Fence.ts"
 import * as FolderSource from "./FolderSource.ts"
+import * as LogVerification from "./LogVerification.ts"
 import { OperatorStatus } from "./OperatorStatus.ts"
 import * as PartitionManager from "./PartitionManager.ts"
+import * as Retirement from "./Retirement.ts"
+import * as Sealer from "./Sealer.ts"
 
 /** What the mirror rows of resources from a folder are marked with. */
 export const folderSource = "folder"
@@ -77,7 +83,20 @@ export const layer = (options: OperatorOptions) => {
       })
     })
   )
-  return Layer.mergeAll(status, PartitionManager.layer, ErasedTables.layer).pipe(Layer.provide(fence))
+  const anomalies = Layer.unwrap(
+    Effect.map(anomalySettings, (settings) =>
+      Layer.merge(AnomalyScanner.layer(settings), AnomalyDelivery.layer(settings))
+    )
+  )
+  const schedules = [
+    PartitionManager.layer,
+    Retirement.layer,
+    LogVerification.layer,
+    Sealer.layer,
+    ErasedTables.layer,
+    anomalies
+  ] as const
+  return Layer.mergeAll(status, ...schedules).pipe(Layer.provide(fence))
 }
 
 /** The same with its own login, from `VELOCITY_OPERATOR_DATABASE_URL`. */

@@ -2,11 +2,15 @@
  * Keeps `audit_log` and `event_log` ahead of time: this month and the next three, looked after every hour. An entry
  * without a month of its own could not be written, and with it the act that it is of.
  *
+ * What there is, is compared with its parent: a month that lacks a grant's absence, a trigger, an index or row-level
+ * security is told, counted, and seen by the isolation check.
+ *
  * It only creates. Retiring is another schedule's, because creation that waits for a retirement which fails is how a known
  * system ran out of partitions. Months are the database's own, in UTC, since its clock says where a row belongs.
  */
 import { Effect, Layer, Metric, Schedule } from "effect"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
+import { type PartitionFault, partitionFaults } from "../postgres/PartitionFaults.ts"
 import { statement } from "../postgres/Statement.ts"
 import { Fence, type Superseded } from "./Fence.ts"
 
@@ -20,6 +24,10 @@ const horizonGauge = Metric.gauge("velocity_partition_horizon_months", {
 const createdCounter = Metric.counter("velocity_partitions_created_total", {
   description: "Partitions that the partition manager made",
   incremental: true
+})
+
+const faultsGauge = Metric.gauge("velocity_partition_faults", {
+  description: "Ways in which a month is not guarded as its parent is"
 })
 
 const logs = ["audit_log", "event_log"] as const
@@ -59,6 +67,20 @@ const look = (fence: Fence["Service"]): Effect.Effect<ReadonlySet<string>, Datab
     ({ rows }) => new Set(rows.map((row) => `${row.parent} ${row.ahead}`))
   )
 
+/** Compares every month with its parent; tells what differs, with its repair. */
+export const checkMonths: Effect.Effect<ReadonlyArray<PartitionFault>, DatabaseFailure, Fence> = Effect.gen(
+  function* () {
+    const fence = yield* Fence
+    const { rows } = yield* fence.read((tx) => tx.query(statement(partitionFaults)))
+    const faults = rows as unknown as ReadonlyArray<PartitionFault>
+    yield* Metric.update(faultsGauge, faults.length)
+    for (const { detail, partition, repair } of faults) {
+      yield* Effect.logError(`${partition}: ${detail}. Repair: ${repair}`)
+    }
+    return faults
+  }
+)
+
 /**
  * One round: makes what is missing, each month in a transaction of its own, so that one that fails stops no other, and
  * measures. Fails with the first failure after all were tried.
@@ -83,6 +105,7 @@ export const sweep: Effect.Effect<Horizons, DatabaseFailure | Superseded, Fence>
     yield* Metric.update(Metric.withAttributes(horizonGauge, { parent: log }), horizons[log])
     if (horizons[log] < 1) yield* Effect.logError(`${log} has partitions for ${horizons[log]} months ahead`)
   }
+  yield* checkMonths
   const [failure] = failures
   return failure === undefined ? horizons : yield* Effect.fail(failure)
 })

@@ -6,6 +6,7 @@
  * The catalogue knows tenants by what provisioning makes: a domain's schema is one whose owner is `{schema}_owner`, a
  * domain role is a member of `velocity_tenant`.
  */
+import { partitionFaults } from "./PartitionFaults.ts"
 
 /** Something that must not be so. */
 export interface Violation {
@@ -68,7 +69,7 @@ const common = `with recursive
   log as (
     select c.oid, c.relacl, c.relowner from pg_class c
     where c.relnamespace = (select oid from pg_namespace where nspname = 'platform') and c.relkind in ('r', 'p')
-      and (c.relname = 'audit_log' or exists (select from pg_inherits i join pg_class p on p.oid = i.inhparent
+      and (c.relname in ('audit_log', 'audit_leaves', 'audit_tiles', 'audit_checkpoints', 'audit_seals') or exists (select from pg_inherits i join pg_class p on p.oid = i.inhparent
                                               where i.inhrelid = c.oid and p.relname = 'audit_log' and p.relnamespace = c.relnamespace))
   ),
   history as (
@@ -196,7 +197,7 @@ const rules: ReadonlyArray<Rule> = [
         select from pg_database b, aclexplode(b.datacl) a where b.oid = d.objid and a.grantee = d.refobjid and (a.privilege_type <> 'CONNECT' or a.is_grantable)))`
   },
   {
-    why: "the audit log has one writer",
+    why: "the audit log has one writer, and so has the tree over it",
     sql: `select 'audit_log_privilege', l.oid::regclass::text, format('%s may %s it', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
       format('REVOKE %s ON %s FROM %s CASCADE', a.privilege_type, l.oid::regclass, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
     from log l, aclexplode(l.relacl) a
@@ -223,7 +224,7 @@ const rules: ReadonlyArray<Rule> = [
     select 'audit_log_trigger', l.oid::regclass::text, format('trigger %I is not one of ours', t.tgname), format('DROP TRIGGER %I ON %s', t.tgname, l.oid::regclass)
     from log l join pg_trigger t on t.tgrelid = l.oid
     where not t.tgisinternal and t.tgparentid = 0
-      and (t.tgname not in ('refuse_row', 'refuse_truncate') or t.tgfoid::regproc::text <> 'platform.audit_refuse')
+      and (t.tgname not in ('refuse_row', 'refuse_truncate') or t.tgfoid::regproc::text not in ('platform.audit_refuse', 'platform.evidence_guard'))
     union all
     select 'audit_log_rule', l.oid::regclass::text, format('rule %I rewrites statements on it', w.rulename), format('DROP RULE %I ON %s', w.rulename, l.oid::regclass)
     from log l join pg_rewrite w on w.ev_class = l.oid`
@@ -256,6 +257,29 @@ const rules: ReadonlyArray<Rule> = [
     union all
     select 'event_log_owner', c.oid::regclass::text, format('it belongs to %s', c.relowner::regrole), format('ALTER TABLE %s OWNER TO velocity_owner', c.oid::regclass)
     from history c where c.relowner <> to_regrole('velocity_owner')`
+  },
+  {
+    why: "a month of either log is guarded as its parent is",
+    sql: `select 'partition_fault', f.partition, f.detail, f.repair from (${partitionFaults}) as f`
+  },
+  {
+    why: "months that were retired and kept are the auditor's to read, and nobody's to change",
+    sql: `select 'archive_privilege', c.oid::regclass::text, format('%s may %s it', case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end, a.privilege_type),
+      format('REVOKE %s ON %s FROM %s CASCADE', a.privilege_type, c.oid::regclass, case a.grantee when 0 then 'PUBLIC' else a.grantee::regrole::text end)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace, aclexplode(c.relacl) a
+    where n.nspname = 'platform_archive' and a.grantee not in (0, c.relowner)
+      and not (c.relname like 'audit\\_log\\_%' and a.grantee = to_regrole('velocity_auditor') and a.privilege_type = 'SELECT' and not a.is_grantable)
+    union all
+    select 'archive_owner', c.oid::regclass::text, format('it belongs to %s', c.relowner::regrole), format('ALTER TABLE %s OWNER TO velocity_owner', c.oid::regclass)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'platform_archive' and c.relkind = 'r' and c.relowner <> to_regrole('velocity_owner')
+    union all
+    select 'archive_trigger', c.oid::regclass::text, format('trigger %s is missing or not ENABLE ALWAYS', w.name),
+      case when exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = w.name)
+        then format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %s', c.oid::regclass, w.name) else '-- velocity migrate' end
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace, (values ('refuse_row'), ('refuse_truncate')) as w(name)
+    where n.nspname = 'platform_archive' and c.relkind = 'r' and c.relname like 'audit\\_log\\_%'
+      and not exists (select from pg_trigger t where t.tgrelid = c.oid and t.tgname = w.name and t.tgenabled = 'A')`
   },
   {
     why: "a tenant's table holds its rows back even from its owner",

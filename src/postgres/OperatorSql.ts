@@ -18,10 +18,17 @@ export type { Tx } from "./Transaction.ts"
 
 /** See the module. Fails with `DatabaseFailure` throughout. */
 export interface OperatorDatabases {
-  /** Runs `f` in one transaction; commits if it succeeds. `rollback` undoes it in the end: a probe, a plan. */
+  /**
+   * Runs `f` in one transaction; commits if it succeeds. `rollback` undoes it in the end: a probe, a plan. In a `long` one
+   * a statement may take as long as a transaction may: it reads whole months.
+   */
   readonly transaction: <A, E, R>(
     f: (tx: Transaction.Tx) => Effect.Effect<A, E, R>,
-    options?: { readonly database?: string | undefined; readonly end?: Transaction.End | undefined }
+    options?: {
+      readonly database?: string | undefined
+      readonly end?: Transaction.End | undefined
+      readonly long?: boolean | undefined
+    }
   ) => Effect.Effect<A, E | DatabaseFailure, R>
   /** Statements known beforehand, in one transaction and one write. */
   readonly bundle: (
@@ -51,13 +58,22 @@ export interface OperatorDatabases {
 const make = Effect.fnUntraced(function* (settings: Readonly<Record<string, PoolSettings>>) {
   const databases = yield* Databases.make(settings)
   // a pooler's session brings no settings of ours, so the transaction makes them
-  const enter = (pool: Session.SessionPool): Statement | undefined => {
-    const more = transactionSettings(pool.settings)
+  const enter = (pool: Session.SessionPool, long = false): Statement | undefined => {
+    const timeout = long ? `, set_config('statement_timeout', '${pool.settings.maxTransaction}ms', true)` : ""
+    const more = `${transactionSettings(pool.settings)}${timeout}`
     return more === "" ? undefined : statement(`select ${more.slice(2)}`)
   }
   return OperatorSql.of({
     transaction: (f, options) =>
-      databases.on(options?.database, (pool) => Transaction.run(pool, enter(pool), f, options?.end)),
+      databases.on(options?.database, (pool) =>
+        Transaction.run(
+          pool,
+          enter(pool, options?.long),
+          f,
+          options?.end,
+          options?.long === true ? pool.settings.maxTransaction : undefined
+        )
+      ),
     bundle: (statements, options) =>
       databases.on(options?.database, (pool) => Transaction.bundle(pool, enter(pool), statements, options?.end)),
     query: (asked, options) => databases.on(options?.database, (pool) => Transaction.single(pool, asked)),

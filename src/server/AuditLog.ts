@@ -4,10 +4,11 @@
  * Entries leave as the JSON that Postgres makes, with payload and times as the text that it prints, so that whoever gets
  * one can compute its hash anew without a database (audit.md).
  */
-import { Context, Effect, Layer, Stream } from "effect"
+import { Context, Effect, Layer, type Stream } from "effect"
 import { AuditorTx } from "../postgres/AuditorTx.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { type Statement, statement } from "../postgres/Statement.ts"
+import { type Verified, verified, verifyStatement } from "../postgres/VerifySlices.ts"
 
 /** What entries are asked for. Times are RFC 3339. */
 export interface AuditQuery {
@@ -57,7 +58,8 @@ export const maxFindings = 1_000
 const utc = (column: string): string =>
   `pg_catalog.to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
 
-const entryJson = `json_build_object('id', id, 'chain', chain, 'lane', lane, 'seq', seq::text, 'occurred_at', ${utc("occurred_at")},
+/** An entry as the JSON that is exported, from a row of `audit_log`. */
+export const entryJson = `json_build_object('id', id, 'chain', chain, 'lane', lane, 'seq', seq::text, 'occurred_at', ${utc("occurred_at")},
  'actor', actor, 'action', action, 'outcome', outcome, 'schema_path', schema_path, 'entity_id', entity_id,
  'payload', payload::text, 'request_id', request_id, 'reason', reason, 'ticket_ref', ticket_ref,
  'fail_modes', fail_modes::text, 'db_login', db_login, 'db_role', db_role,
@@ -99,13 +101,14 @@ order by occurred_at desc, id desc limit ${bind(query.limit + 1)}::int4`,
   )
 }
 
-const findingJson = `json_build_object('chain', v.chain, 'lane', v.lane, 'seq', v.seq::text, 'id', v.id,
- 'occurred_at', ${utc("v.occurred_at")}, 'stored_hash', encode(v.stored_hash, 'hex'),
- 'computed_hash', encode(v.computed_hash, 'hex'), 'problem', v.problem)::text as finding`
-
-const verifySql = `select ${findingJson} from platform.audit_verify_window($1::timestamptz, $2::timestamptz) v`
 const countSql =
   "select count(*)::text as entries from platform.audit_log where occurred_at >= $1::timestamptz and occurred_at < $2::timestamptz"
+const sealedSql = `select json_build_object('partition', name, 'from', ${utc('"from"')}, 'to', ${utc('"to"')}, 'entries', entries::text,
+ 'disposition', disposition)::text as month from platform.retirements
+ where parent = 'audit_log' and retired_at is not null and "from" < $2::timestamptz and "to" > $1::timestamptz order by "from"`
+
+/** Connections that verify one large window. */
+const verifiers = 2
 
 /** Reads and verifies the log. */
 export class AuditLog extends Context.Service<
@@ -114,8 +117,10 @@ export class AuditLog extends Context.Service<
     readonly list: (query: AuditQuery) => Effect.Effect<AuditPage, DatabaseFailure>
     /** Verifies a window that fits one answer; at most `maxFindings`. */
     readonly verify: (window: AuditWindow) => Effect.Effect<AuditVerification, DatabaseFailure>
-    /** Verifies a window of any size: findings as JSON texts, as they are found. */
-    readonly findings: (window: AuditWindow) => Stream.Stream<string, DatabaseFailure>
+    /** Verifies a window of any size, slice by slice in the order of time, on two connections. */
+    readonly verified: (window: AuditWindow) => Stream.Stream<Verified, DatabaseFailure>
+    /** Months of the window that were retired, as JSON texts: sealed, and known by their seals alone. */
+    readonly sealed: (window: AuditWindow) => Effect.Effect<ReadonlyArray<string>, DatabaseFailure>
     readonly count: (window: AuditWindow) => Effect.Effect<number, DatabaseFailure>
   }
 >()("velocity/server/AuditLog") {
@@ -135,7 +140,7 @@ export class AuditLog extends Context.Service<
       const verify = Effect.fnUntraced(function* ({ from, to }: AuditWindow) {
         return yield* auditor.run(
           Effect.fnUntraced(function* (tx) {
-            const found = yield* tx.query(statement(`${verifySql} limit ${maxFindings + 1}`, [from, to]))
+            const found = yield* tx.query(verifyStatement(from, to, maxFindings + 1))
             const counted = yield* tx.query(statement(countSql, [from, to]))
             return {
               findings: found.rows.slice(0, maxFindings).map((row) => String(row.finding)),
@@ -148,8 +153,12 @@ export class AuditLog extends Context.Service<
       return AuditLog.of({
         list,
         verify,
-        findings: ({ from, to }) =>
-          Stream.map(auditor.stream(statement(verifySql, [from, to])), (row) => String(row.finding)),
+        verified: (window) => verified((f) => auditor.run(f), window, verifiers),
+        sealed: ({ from, to }) =>
+          Effect.map(
+            auditor.run((tx) => tx.query(statement(sealedSql, [from, to]))),
+            ({ rows }) => rows.map((row) => String(row.month))
+          ),
         count: ({ from, to }) =>
           Effect.map(
             auditor.run((tx) => tx.query(statement(countSql, [from, to]))),

@@ -41,11 +41,13 @@ const always = {
 const ndjson = "application/x-ndjson"
 const answersOf: Readonly<Record<string, ReadonlyArray<string>>> = {
   "records.create": ["application/json", ndjson],
-  "platform.verify": ["application/json", ndjson]
+  "platform.verify": ["application/json", ndjson],
+  "platform.tree": [ndjson],
+  "platform.checkpoint": ["text/plain"]
 }
 const jsonAlone = ["application/json"]
-/** Groups whose answers are JSON, and where what is not served is told as a problem. */
-const guarded = new Set(["records", "privacy", "me", "platform"])
+/** Groups that tell nothing of tenants; of every other the answers are JSON, and the closed gate holds. */
+const unguarded = new Set(["health", "docs", "none"])
 
 /** Whether an Accept header (RFC 9110 §12.5.1) takes one of these types, or problems at least. */
 const accepts = (header: string | undefined, types: ReadonlyArray<string>): boolean => {
@@ -167,7 +169,7 @@ export const makeFront = <E, R>(
     if (question >= 0 && !isDecodable(url.slice(question))) {
       return refuse(problem("malformed_query", { detail: "a percent-encoding stands for no text in UTF-8" }))
     }
-    if (guarded.has(route.group)) {
+    if (!unguarded.has(route.group)) {
       const closed = options.closed()
       if (closed !== undefined) return refuse(closed)
       if (!accepts(headers.accept, answersOf[`${route.group}.${route.endpoint}`] ?? jsonAlone)) {

@@ -1,18 +1,21 @@
 /**
- * `/api/platform/*`: what is served, the audit log and its verification, for `platform-admin` and `platform-auditor` of
- * the platform's own strategy.
+ * `/api/platform/*`: what is served, the audit log, its verification and its evidence, for `platform-admin` and
+ * `platform-auditor` of the platform's own strategy.
  */
 import { Effect, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { ndjsonContentType } from "../api/ExactBody.ts"
 import { VelocityApi } from "../api/VelocityApi.ts"
+import { toBase64 } from "../domain/Base64.ts"
+import { parseSize } from "../domain/Checkpoint.ts"
 import { fault } from "../domain/Fault.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
 import { isUuid } from "../domain/Uuid.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
 import { statement } from "../postgres/Statement.ts"
 import { platformCaller } from "./Access.ts"
+import { AuditEvidence, noteOf } from "./AuditEvidence.ts"
 import { AuditLog, type AuditPlace, type AuditWindow } from "./AuditLog.ts"
 import { databaseProblem } from "./DatabaseProblems.ts"
 import { CurrentExchange, withoutTimeout } from "./Exchange.ts"
@@ -24,13 +27,13 @@ export const verifiedAtOnce = 31 * 24 * 60 * 60 * 1000
 const dayMillis = 24 * 60 * 60 * 1000
 const defaultLimit = 100
 const maxLimit = 1_000
-const readers = ["platform-admin", "platform-auditor"] as const
+export const readers = ["platform-admin", "platform-auditor"] as const
 const outcomes = ["ok", "denied", "failed", "dry_run", "unknown"]
 
-const malformed = (parameter: string, detail: string): Problem =>
+export const malformed = (parameter: string, detail: string): Problem =>
   problem("malformed_query", { errors: [fault([parameter], "malformed", detail)] })
 
-const limitOf = (text: string | undefined): Effect.Effect<number, Problem> => {
+export const limitOf = (text: string | undefined): Effect.Effect<number, Problem> => {
   if (text === undefined) return Effect.succeed(defaultLimit)
   const limit = /^[1-9][0-9]{0,3}$/u.test(text) ? Number(text) : 0
   return limit >= 1 && limit <= maxLimit
@@ -38,7 +41,7 @@ const limitOf = (text: string | undefined): Effect.Effect<number, Problem> => {
     : Effect.fail(malformed("limit", `a whole number from 1 to ${maxLimit}`))
 }
 
-const rfc3339 =
+export const rfc3339 =
   /^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})$/u
 
 const timeOf = (parameter: string, text: string | undefined): Effect.Effect<string | undefined, Problem> =>
@@ -47,7 +50,7 @@ const timeOf = (parameter: string, text: string | undefined): Effect.Effect<stri
     : Effect.fail(malformed(parameter, "a time as RFC 3339 writes it, with its offset; + is %2B in a query"))
 
 /** Cursors of the platform's lists hide nothing and grant nothing: they are a place, read again as one. */
-const sealed = (place: unknown): string => Buffer.from(JSON.stringify(place), "utf8").toString("base64url")
+export const sealed = (place: unknown): string => Buffer.from(JSON.stringify(place), "utf8").toString("base64url")
 
 const opened = (cursor: string): unknown => {
   try {
@@ -57,7 +60,7 @@ const opened = (cursor: string): unknown => {
   }
 }
 
-const placeOf = (cursor: string | undefined): Effect.Effect<AuditPlace | undefined, Problem> => {
+export const placeOf = (cursor: string | undefined): Effect.Effect<AuditPlace | undefined, Problem> => {
   if (cursor === undefined) return Effect.succeed(undefined)
   const place = opened(cursor) as AuditPlace | undefined
   return typeof place?.occurredAt === "string" &&
@@ -78,6 +81,25 @@ const windowOf = Effect.fnUntraced(function* (query: { readonly from?: string; r
   return { from, to } satisfies AuditWindow
 })
 
+const sizeOf = (parameter: string, text: string | undefined): Effect.Effect<number | undefined, Problem> => {
+  const size = text === undefined ? undefined : parseSize(text)
+  return text === undefined || size !== undefined
+    ? Effect.succeed(size)
+    : Effect.fail(malformed(parameter, "a number of leaves, in digits"))
+}
+
+/** The checkpoint to compare with: all of it, or none. */
+const outsideOf = Effect.fnUntraced(function* (query: Partial<Record<"origin" | "size" | "root", string>>) {
+  const { origin, root } = query
+  const size = yield* sizeOf("size", query.size)
+  if (origin === undefined && size === undefined && root === undefined) return undefined
+  if (origin === undefined || size === undefined || root === undefined) {
+    return yield* malformed("origin", "origin, size and root belong together")
+  }
+  if (!/^[0-9a-f]{64}$/u.test(root)) return yield* malformed("root", "32 bytes in hexadecimal, in lower case")
+  return { origin, size, root }
+})
+
 const schemasSql = `
 select json_build_object('path', path, 'chain', chain, 'state', state, 'generation', generation, 'pg_schema', pg_schema,
   'pg_table', pg_table, 'serving', serving is not null,
@@ -85,10 +107,10 @@ select json_build_object('path', path, 'chain', chain, 'state', state, 'generati
 from platform.schema_defs
 where ($1::text is null or chain = $1) and ($2::text is null or path > $2) order by path limit $3::int4`
 
-const headers = { "cache-control": "private, no-store", vary: "Authorization, Accept" }
+export const headers = { "cache-control": "private, no-store", vary: "Authorization, Accept" }
 
 /** A page made of JSON texts. */
-const page = (items: ReadonlyArray<string>, next: string | undefined) =>
+export const page = (items: ReadonlyArray<string>, next: string | undefined) =>
   HttpServerResponse.text(`{"items":[${items.join(",")}],"next_cursor":${JSON.stringify(next ?? null)}}`, {
     contentType: "application/json",
     headers
@@ -101,6 +123,7 @@ export const platformHandlers = HttpApiBuilder.group(VelocityApi, "platform", (h
     const registry = yield* Registry
     const gateway = yield* GatewayTx
     const log = yield* AuditLog
+    const evidence = yield* AuditEvidence
 
     const schemas = Effect.fnUntraced(function* (query: {
       readonly chain?: string
@@ -148,19 +171,29 @@ export const platformHandlers = HttpApiBuilder.group(VelocityApi, "platform", (h
       return page(found.items, found.next === undefined ? undefined : sealed(found.next))
     })
 
+    /** Findings as they come, how far it is after each slice but the last, and the verdict. */
     const streamed = (window: AuditWindow) => {
       let sound = true
-      const found = Stream.map(log.findings(window), (finding) => {
-        sound = false
-        return finding
+      let entries = 0
+      const ofSlices = (total: number) =>
+        log.verified(window).pipe(
+          Stream.flatMap((slice) => {
+            sound &&= slice.findings.length === 0
+            entries += slice.entries
+            const far = { verified: { until: slice.until, entries, total: Math.max(total, entries) } }
+            return Stream.fromIterable(
+              slice.until === window.to ? slice.findings : [...slice.findings, JSON.stringify(far)]
+            )
+          })
+        )
+      const verdict = Effect.map(log.sealed(window), (months) =>
+        Stream.make(`${JSON.stringify({ sound, entries }).slice(0, -1)},"sealed":[${months.join(",")}]}`)
+      )
+      const said = Stream.concat(Stream.unwrap(Effect.map(log.count(window), ofSlices)), Stream.unwrap(verdict))
+      return HttpServerResponse.stream(said.pipe(Stream.map((line) => lines.encode(`${line}\n`))), {
+        contentType: ndjsonContentType,
+        headers
       })
-      const last = Stream.unwrap(
-        Effect.map(log.count(window), (entries) => Stream.make(JSON.stringify({ sound, entries })))
-      )
-      return HttpServerResponse.stream(
-        Stream.concat(found, last).pipe(Stream.map((line) => lines.encode(`${line}\n`))),
-        { contentType: ndjsonContentType, headers }
-      )
     }
 
     const verify = Effect.fnUntraced(function* (
@@ -176,16 +209,85 @@ export const platformHandlers = HttpApiBuilder.group(VelocityApi, "platform", (h
         return yield* malformed("from", "a window of more than 31 days is verified as application/x-ndjson")
       }
       const { entries, findings, truncated } = yield* log.verify(window).pipe(Effect.mapError(databaseProblem))
-      const head = JSON.stringify({ ...window, sound: findings.length === 0, entries, truncated })
-      return HttpServerResponse.text(`${head.slice(0, -1)},"findings":[${findings.join(",")}]}`, {
+      const months = yield* log.sealed(window).pipe(Effect.mapError(databaseProblem))
+      const head = JSON.stringify({ ...window, sound: findings.length === 0, entries, truncated }).slice(0, -1)
+      const answer = `${head},"findings":[${findings.join(",")}],"sealed":[${months.join(",")}]}`
+      return HttpServerResponse.text(answer, {
         contentType: "application/json",
         headers
       })
     })
 
+    const checkpoint = Effect.fnUntraced(function* (query: { readonly size?: string }) {
+      yield* platformCaller(registry, readers)
+      const size = yield* sizeOf("size", query.size)
+      const found = yield* evidence.checkpoint(size).pipe(Effect.mapError(databaseProblem))
+      if (found === undefined) {
+        return yield* problem("not_found", {
+          detail: size === undefined ? "no checkpoint was signed yet" : "no checkpoint of this size was signed"
+        })
+      }
+      return HttpServerResponse.text(noteOf(found), { contentType: "text/plain; charset=utf-8", headers })
+    })
+
+    const proof = Effect.fnUntraced(function* (id: string) {
+      yield* platformCaller(registry, readers)
+      if (!isUuid(id)) return yield* problem("malformed_id")
+      const found = yield* evidence.proof(id).pipe(Effect.mapError(databaseProblem))
+      switch (found._tag) {
+        case "Unknown":
+          return yield* problem("not_found")
+        case "NotSealed":
+          return yield* problem("not_sealed")
+        case "Proved":
+          return HttpServerResponse.text(`{"entry":${found.entry},"proof":${JSON.stringify(found.proof)}}`, {
+            contentType: "application/json",
+            headers
+          })
+      }
+    })
+
+    const consistency = Effect.fnUntraced(function* (query: { readonly from?: string; readonly to?: string }) {
+      yield* platformCaller(registry, readers)
+      const from = yield* sizeOf("from", query.from)
+      const to = yield* sizeOf("to", query.to)
+      if (from === undefined) return yield* malformed("from", "a number of leaves, in digits")
+      if (to === undefined || from > to) return yield* malformed("to", "a number of leaves, not below `from`")
+      const found = yield* evidence.consistency(from, to).pipe(Effect.mapError(databaseProblem))
+      if (found === undefined) {
+        return yield* problem("not_found", { detail: "no checkpoint has so many leaves" })
+      }
+      return HttpServerResponse.text(JSON.stringify({ from, to, proof: found.map(toBase64) }), {
+        contentType: "application/json",
+        headers
+      })
+    })
+
+    const tree = Effect.fnUntraced(function* (query: Partial<Record<"origin" | "size" | "root", string>>) {
+      yield* platformCaller(registry, readers)
+      const exchange = yield* CurrentExchange
+      const outside = yield* outsideOf(query)
+      withoutTimeout(exchange)
+      let sound = true
+      const found = Stream.map(evidence.tree(outside), ({ finding, problem: kind }) => {
+        // what a signed note accounts for is told, and is no fault
+        if (kind !== "restored") sound = false
+        return finding
+      })
+      const last = Stream.suspend(() => Stream.make(JSON.stringify({ sound })))
+      return HttpServerResponse.stream(
+        Stream.concat(found, last).pipe(Stream.map((line) => lines.encode(`${line}\n`))),
+        { contentType: ndjsonContentType, headers }
+      )
+    })
+
     return handlers
       .handleRaw("schemas", ({ query }) => answering(schemas(query)))
       .handleRaw("audit", ({ query }) => answering(audit(query)))
+      .handleRaw("checkpoint", ({ query }) => answering(checkpoint(query)))
+      .handleRaw("proof", ({ params }) => answering(proof(params.id)))
+      .handleRaw("consistency", ({ query }) => answering(consistency(query)))
+      .handleRaw("tree", ({ query }) => answering(tree(query)))
       .handleRaw("verify", ({ query, request }) => answering(verify(query, request.headers.accept)))
   })
 )

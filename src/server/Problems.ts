@@ -18,7 +18,9 @@ const retryAfter: Partial<Record<ProblemCode, string>> = {
   lock_timeout: "1",
   not_ready: "2",
   dependency_unavailable: "5",
-  in_flight: "1"
+  in_flight: "1",
+  // how often the sealer looks
+  not_sealed: "10"
 }
 
 /** A problem as the answer to a request. */

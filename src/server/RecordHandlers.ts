@@ -16,6 +16,7 @@ import type { Caller } from "../domain/Identity.ts"
 import { chainOf, parsePath } from "../domain/Names.ts"
 import type { Operation } from "../domain/Operation.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
+import { ProveRecords } from "../records/ProveRecords.ts"
 import { ReadRecords } from "../records/ReadRecords.ts"
 import type { Answer } from "../records/type/Answer.ts"
 import type { StaleDefinition } from "../records/type/Failures.ts"
@@ -23,7 +24,9 @@ import type { RecordType } from "../records/type/RecordType.ts"
 import { WriteRecords } from "../records/WriteRecords.ts"
 import type { Referring, WriteRequest } from "../records/write/WriteType.ts"
 import { callerOf } from "./Access.ts"
+import { AuditEvidence } from "./AuditEvidence.ts"
 import { parsedBody, requireNoBody, withoutParameters } from "./Bringing.ts"
+import { databaseProblem } from "./DatabaseProblems.ts"
 import { CurrentExchange, withoutTimeout } from "./Exchange.ts"
 import { answering } from "./Problems.ts"
 import { Registry } from "./Registry.ts"
@@ -76,6 +79,8 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
       const registry = yield* Registry
       const reads = yield* ReadRecords
       const writes = yield* WriteRecords
+      const proofs = yield* ProveRecords
+      const evidence = yield* AuditEvidence
 
       const authorize = Effect.fnUntraced(function* (
         { app, domain, object, org, version }: TypeParams,
@@ -211,6 +216,17 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
           (brought) => "body" in brought
         )
 
+      /** A record's fields and the entry that commits to them, and the entry's place in the signed tree. */
+      const proof = Effect.fnUntraced(function* (type: RecordType, caller: Caller, id: string) {
+        const { batch, entry, fields, record } = yield* proofs.evidence(type, caller, id)
+        const found = yield* evidence.proof(entry).pipe(Effect.mapError(databaseProblem))
+        if (found._tag === "Unknown") return yield* problem("not_found")
+        if (found._tag === "NotSealed") return yield* problem("not_sealed")
+        const path = batch === undefined ? "" : `,"batch":${JSON.stringify(batch)}`
+        const body = `{"record":${record},"fields":${fields}${path},"entry":${found.entry},"proof":${JSON.stringify(found.proof)}}`
+        return { status: 200, headers: {}, body } satisfies Answer
+      })
+
       const nothing = Effect.void
       return handlers
         .handleRaw("list", ({ params, query, request }) =>
@@ -236,6 +252,11 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
         .handleRaw("history", ({ params, query, request }) =>
           serve(params, "history", request, nothing, ({ caller, type }) =>
             reads.history(type, caller, { id: params.id, params: query, target: request.url })
+          )
+        )
+        .handleRaw("proof", ({ params, request }) =>
+          serve(params, "history", request, withoutParameters(request, nothing), ({ caller, type }) =>
+            proof(type, caller, params.id)
           )
         )
         .handleRaw("create", ({ params, request }) => create(params, request))

@@ -21,6 +21,7 @@ const actions: Readonly<Record<string, string>> = {
   query: "read",
   get: "read",
   history: "history",
+  proof: "history",
   create: "create",
   patch: "update",
   put: "update",

@@ -18,11 +18,15 @@ import { AuditorTx } from "../postgres/AuditorTx.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
 import { PrivacyTx } from "../postgres/PrivacyTx.ts"
 import { TenantTx } from "../postgres/TenantTx.ts"
+import { ProveRecords } from "../records/ProveRecords.ts"
 import { ReadRecords } from "../records/ReadRecords.ts"
 import { WriteRecords } from "../records/WriteRecords.ts"
 import { Denials } from "../records/write/Denials.ts"
 import { Unknowns } from "../records/write/Unknowns.ts"
 import { bearerLayer } from "./Access.ts"
+import { Anomalies } from "./Anomalies.ts"
+import { anomalyHandlers } from "./AnomalyHandlers.ts"
+import { AuditEvidence } from "./AuditEvidence.ts"
 import { AuditLog } from "./AuditLog.ts"
 import { makeCors } from "./Cors.ts"
 import { docsLayer } from "./Docs.ts"
@@ -112,9 +116,17 @@ const requestMetrics = Layer.effect(
 )
 
 /** What handlers and front need, over the transactions of `velocity_api`. */
-const services = Layer.mergeAll(AuditLog.layer, Refusals.layer, Readiness.layer, bearerLayer, requestMetrics).pipe(
+const services = Layer.mergeAll(
+  AuditLog.layer,
+  AuditEvidence.layer,
+  Anomalies.layer,
+  Refusals.layer,
+  Readiness.layer,
+  bearerLayer,
+  requestMetrics
+).pipe(
   Layer.provideMerge(Layer.mergeAll(Authenticator.layer, IsolationGate.layer)),
-  Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps)),
+  Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps, ProveRecords.layerNoDeps)),
   Layer.provideMerge(Layer.mergeAll(Denials.layerNoDeps, Unknowns.layerNoDeps, Registry.layer)),
   Layer.provideMerge(
     Layer.mergeAll(TenantTx.layerNoDeps, GatewayTx.layerNoDeps, AuditorTx.layerNoDeps, PrivacyTx.layerNoDeps)
@@ -138,6 +150,7 @@ export const layer = (given: Partial<ServerSettings> = {}) =>
           privacyHandlers(settings),
           meHandlers,
           platformHandlers,
+          anomalyHandlers(settings),
           healthHandlers
         ]),
         Layer.provide(services)

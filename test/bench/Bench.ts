@@ -8,6 +8,7 @@ import { findDriver } from "./Baseline.ts"
 import { loadCountries, loadSomeCities } from "./Places.ts"
 import { readProduct } from "./Product.ts"
 import { type Line, reached, report } from "./Report.ts"
+import { seal } from "./Seal.ts"
 import * as Sections from "./Sections.ts"
 import { query, startWorld, type World } from "./World.ts"
 
@@ -17,6 +18,7 @@ const sections: Readonly<Record<string, Sections.Section>> = {
   reads: Sections.reads,
   creates: Sections.creates,
   audit: Sections.auditedInsert,
+  seal,
   verify: Sections.verify,
   hop: Sections.hop,
   starts: Sections.starts

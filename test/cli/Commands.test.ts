@@ -162,6 +162,40 @@ describe("velocity audit", () => {
     plainly(await velocity("audit", "list", "--outcome", "good"), 1, "one of ok, denied")
   })
 
+  it("tries a rule over the past, and lists what was raised", async () => {
+    const file = join(folder, "rule.yaml")
+    await writeFile(file, "{ name: busy, title: Busy, severity: info, threshold: 2, count: records, window: 1h }\n")
+    const tried = await velocity("audit", "scan", "--rule", file, "--since", "2h")
+    expect(tried).toMatchObject({ code: 0, err: "" })
+    expect(tried.out).toMatch(/^FROM +TO +CHAIN +ACTOR +ADDRESS +COUNT\n/u)
+    expect(tried.out).toMatch(/Z +acme\/geo\/atlas +development\/cli +[0-9]+\n/u)
+    const answer = JSON.parse((await velocity("audit", "scan", "--rule", file, "-o", "json")).out)
+    expect(answer).toMatchObject({
+      rule: "busy",
+      truncated: false,
+      alerts: expect.arrayContaining([{}].map(() => expect.objectContaining({ chain: "acme/geo/atlas" })))
+    })
+    await writeFile(file, "[{ name: bulk_reader, threshold: 1000000000 }]\n")
+    expect((await velocity("audit", "scan", "--rule", file)).out).toBe("it would have raised nothing\n")
+    expect((await velocity("audit", "anomalies")).out).toBe("no anomalies\n")
+    await admin(`insert into platform.anomaly_alerts (rule, title, severity, chain, actor, hour, window_from, window_to, count, threshold, created_at)
+      values ('busy', 'Busy', 'warning', 'acme/geo/atlas', 'development/cli', now(), now(), now(), 5, 2, now())`)
+    const listed = await velocity("audit", "anomalies", "--open", "--severity", "warning")
+    expect(listed.out).toMatch(/^RAISED AT +SEVERITY +RULE +CHAIN +ACTOR +ADDRESS +COUNT +ACKNOWLEDGED BY +ALERT\n/u)
+    expect(listed.out).toMatch(/ warning +busy +acme\/geo\/atlas +development\/cli +5 +[0-9a-f-]{36}\n/u)
+
+    await writeFile(file, "{ name: busy, title: Busy, severity: info, threshold: 0 }\n")
+    const refused = await velocity("audit", "scan", "--rule", file)
+    expect(refused.code).toBe(1)
+    expect(refused.err).toContain("/rule/threshold: ")
+    await writeFile(file, "[]")
+    plainly(await velocity("audit", "scan", "--rule", file), 2, "has 0 rules; try one")
+    await writeFile(file, "{")
+    plainly(await velocity("audit", "scan", "--rule", file), 2, "cannot be read")
+    plainly(await velocity("audit", "scan", "--rule", join(folder, "away.yaml")), 2, "away.yaml")
+    plainly(await velocity("audit", "scan", "--rule", file, "--since", "long"), 2, "a time such as")
+  })
+
   it("verifies any window: 0 sound, 2 could not tell", async () => {
     expect(await velocity("audit", "verify")).toMatchObject({ code: 0, out: expect.stringMatching(/^sound: [1-9]/u) })
     const all = await velocity("audit", "verify", "--all")

@@ -59,6 +59,51 @@ layer(withDatabase(services), { excludeTestServices: true })("the partition mana
       expect(yield* PartitionManager.sweep).toEqual({ audit_log: 3, event_log: 3 })
     })
   )
+
+  it.effect("tells of a month that is not guarded as its parent is", () =>
+    Effect.gen(function* () {
+      const { superuserUrl } = yield* Database
+      const look = (sql: string) => query(superuserUrl, sql)
+      const [{ name: audit } = {}] = yield* look(name("audit_log", 2))
+      const [{ name: event } = {}] = yield* look(name("event_log", 2))
+      expect(yield* PartitionManager.checkMonths).toEqual([])
+      for (const [sql, month, detail, undo] of [
+        [`grant select on ${event} to velocity_gateway`, event, "velocity_gateway may SELECT it by itself"],
+        [`alter table ${event} owner to velocity_operator`, event, "it belongs to velocity_operator"],
+        [
+          `alter table ${event} disable row level security`,
+          event,
+          "row-level security is not as its parent's",
+          `alter table ${event} enable row level security`
+        ],
+        [
+          `alter table ${audit} disable trigger refuse_row`,
+          audit,
+          "trigger refuse_row is missing, or is enabled otherwise than its parent's",
+          `alter table ${audit} enable always trigger refuse_row`
+        ],
+        [
+          `drop trigger refuse_truncate on ${audit}`,
+          audit,
+          "trigger refuse_truncate is missing, or is enabled otherwise than its parent's",
+          `create trigger refuse_truncate before truncate on ${audit} for each statement execute function platform.audit_refuse()`
+        ]
+      ] as const) {
+        yield* look(sql)
+        const [fault] = yield* PartitionManager.checkMonths
+        expect(fault, sql).toMatchObject({ partition: month, detail })
+        yield* look(undo ?? String(fault?.repair))
+      }
+      yield* look(`alter table ${audit} enable always trigger refuse_truncate`)
+      // an index of the parent that this month has none of
+      yield* look("create index more on only platform.event_log (actor)")
+      const faults = yield* PartitionManager.checkMonths
+      expect(faults.map((fault) => fault.partition)).toContain(event)
+      expect(faults[0]?.detail).toBe("index platform.more of its parent has none here")
+      yield* look("drop index platform.more")
+      expect(yield* PartitionManager.checkMonths).toEqual([])
+    })
+  )
 })
 
 plain.effect("looks at once and then every hour, whatever happened to the round before", () =>
@@ -69,6 +114,7 @@ plain.effect("looks at once and then every hour, whatever happened to the round 
       source: "folder",
       transaction: () => Effect.fail(failure("Unavailable", new Error("down"))),
       alone: () => Effect.fail(failure("Unavailable", new Error("down"))),
+      long: () => Effect.fail(failure("Unavailable", new Error("down"))),
       read: () =>
         Effect.suspend(() => {
           rounds += 1

@@ -3,6 +3,7 @@
  *
  * The endpoints are those of the route table, which is made of the contract: a new one without a case here fails.
  */
+import { Effect } from "effect"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type Route, routes } from "../../src/api/Routes.ts"
 import { type Operation, operations } from "../../src/domain/Operation.ts"
@@ -10,6 +11,7 @@ import { provision } from "../server/Provisioned.ts"
 import { type Reply, type Sent, send } from "../server/Requests.ts"
 import { type ThingRole, thing, thingRoles } from "../server/Things.ts"
 import { makeWorld, type Strategy, type World } from "../server/World.ts"
+import { makeKeys, seal } from "../support/Sealing.ts"
 
 interface Domain {
   readonly name: string
@@ -49,7 +51,8 @@ const recordCases: Readonly<Record<string, Case>> = {
   },
   delete: { needs: "delete", ask: (path, { live }) => [`${path}/${live}`, { method: "DELETE" }] },
   restore: { needs: "restore", ask: (path, { deleted }) => [`${path}/${deleted}/restore`, { method: "POST" }] },
-  history: { needs: "history", ask: (path, { live }) => [`${path}/${live}/history`, {}] }
+  history: { needs: "history", ask: (path, { live }) => [`${path}/${live}/history`, {}] },
+  proof: { needs: "history", ask: (path, { live }) => [`${path}/${live}/proof`, {}] }
 }
 /** Cases of what is no record: how it is asked about a domain, and by whom it may be. */
 const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, Sent]>> = {
@@ -57,14 +60,37 @@ const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, 
   "platform.schemas": ({ chain }) => [`/api/platform/schemas?chain=${chain}`, {}],
   "platform.audit": ({ chain }) => [`/api/platform/audit?chain=${chain}`, {}],
   "platform.verify": () => ["/api/platform/audit/verify", {}],
+  "platform.tree": () => ["/api/platform/audit/tree", {}],
+  "platform.checkpoint": () => ["/api/platform/audit/checkpoint", {}],
+  "platform.consistency": () => ["/api/platform/audit/consistency?from=1&to=2", {}],
+  "platform.proof": ({ chain }) => [`/api/platform/audit/${sealedEntries.get(chain)}/proof`, {}],
+  "anomalies.list": ({ chain }) => [`/api/platform/anomalies?chain=${chain}`, {}],
+  "anomalies.acknowledge": () => [
+    `/api/platform/anomalies/${alert}/acknowledge`,
+    { method: "POST", headers: json, body: '{"comment":"seen"}' }
+  ],
+  "anomalies.scan": ({ chain }) => [
+    "/api/platform/anomalies/scan",
+    {
+      method: "POST",
+      headers: json,
+      body: JSON.stringify({
+        rule: { name: "any", title: "Any", severity: "info", threshold: 1, match: { chains: [chain] } }
+      })
+    }
+  ],
   "privacy.erase": (domain) => [
     `${path(domain)}/${domain.live}/erase`,
     { method: "POST", headers: json, body: '{"reason":"asked for"}' }
   ]
 }
+/** By chain: an entry that is in the signed tree. */
+const keys = Effect.runPromise(makeKeys())
+const sealedEntries = new Map<string, string>()
 /** The role that each of them is for. */
-const rolesFor = (name: string) =>
-  name === "me.me" ? "admin" : name === "privacy.erase" ? "platform-privacy" : "platform-auditor"
+const rolesFor = (name: string): string =>
+  ({ "me.me": "admin", "privacy.erase": "platform-privacy", "anomalies.acknowledge": "platform-admin" })[name] ??
+  "platform-auditor"
 /** Without a token, and without anything about tenants in the answer. */
 const open = ["health.healthz", "health.readyz", "health.metrics", "docs.openapi", "docs.page", "docs.root"]
 
@@ -72,6 +98,8 @@ const nameOf = ({ endpoint, group }: Route): string => `${group}.${endpoint}`
 
 let world: World
 const domains: Array<Domain> = []
+/** An alert about the first domain. */
+let alert = ""
 const path = ({ chain }: Pick<Domain, "chain">) => `/api/${chain}/thing/v1`
 const ask = (token: string | undefined, [to, sent]: readonly [string, Sent]): Promise<Reply> =>
   send(world.url, to, token === undefined ? sent : { ...sent, token })
@@ -121,6 +149,28 @@ beforeAll(async () => {
     domain.deleted = await make()
     expect((await ask(token, [`${path(domain)}/${domain.deleted}`, { method: "DELETE" }])).status).toBe(204)
   }
+  await seal(world.database, await keys)
+  for (const { chain } of domains) {
+    const [entry] = await world.look("select id::text as id from platform.audit_log where chain = $1 limit 1", [chain])
+    sealedEntries.set(chain, String(entry?.id))
+  }
+  const [raised] = await world.operator("select platform.anomaly_raise($1::text::jsonb, '{}', now())::text as id", [
+    JSON.stringify({
+      rule: "any",
+      title: "Any",
+      severity: "info",
+      chain: domains[0]?.chain,
+      actor: "a/b",
+      address: "",
+      at: new Date().toISOString(),
+      window_from: new Date().toISOString(),
+      window_to: new Date().toISOString(),
+      counted: 1,
+      threshold: 1,
+      explanation: []
+    })
+  ])
+  alert = String(raised?.id)
 })
 afterAll(() => world.stop())
 
@@ -197,6 +247,7 @@ describe.each(routes.filter(({ group }) => group === "records").map(({ endpoint 
     })
 
     it("is done for the roles that grant it, and refused to every other", async () => {
+      if (name === "proof") await seal(world.database, await keys)
       for (const domain of domains) {
         for (const role of roles) {
           const granted = (thingRoles[role] as ReadonlyArray<string>).includes(one.needs)
@@ -225,6 +276,7 @@ describe.each(routes.filter(({ group }) => group === "records").map(({ endpoint 
     })
 
     it("counts a binding in its own domain alone", async () => {
+      if (name === "proof") await seal(world.database, await keys)
       const [home, foreign] = domains.filter(({ strategy }) => strategy.id === "shared") as [Domain, Domain]
       const sub = `bound-${name}`
       await world.operator(
@@ -285,7 +337,8 @@ describe.each(Object.keys(otherCases))("%s", (name) => {
   it("answers whom it is for, without contents of records", async () => {
     const [domain] = domains as [Domain]
     const strategy = name === "me.me" ? domain.strategy : world.platform
-    for (const role of name === "me.me" ? [] : ["admin", "platform", "platform-none"]) {
+    for (const role of name === "me.me" ? [] : ["admin", "platform", "platform-none", "platform-auditor"]) {
+      if (role === rolesFor(name)) continue
       const reply = await ask(await world.token(strategy, { roles: [role] }), to(domain))
       expect([role, reply.status, reply.json.code]).toEqual([role, 403, "operation_not_granted"])
     }

@@ -236,6 +236,38 @@ const seeds: Readonly<Record<string, ReadonlyArray<Seed>>> = {
       code: "audit_log_rule"
     },
     {
+      name: "a month with a policy of its own",
+      sql: ["create policy odd on platform.event_log_{month} for select to velocity_gateway using (true)"],
+      code: "partition_fault",
+      object: "platform.event_log_{month}"
+    },
+    {
+      name: "a month with a right of its own",
+      sql: ["grant select on platform.event_log_{month} to velocity_gateway"],
+      code: "partition_fault"
+    },
+    {
+      name: "a month that was kept, and lost a trigger",
+      sql: [
+        "create table platform_archive.audit_log_2020_01 (like platform.audit_log)",
+        "alter table platform_archive.audit_log_2020_01 owner to velocity_owner",
+        "create trigger refuse_row before delete or update on platform_archive.audit_log_2020_01 for each row execute function platform.audit_refuse()",
+        "create trigger refuse_truncate before truncate on platform_archive.audit_log_2020_01 for each statement execute function platform.audit_refuse()"
+      ],
+      code: "archive_trigger",
+      object: "platform_archive.audit_log_2020_01"
+    },
+    {
+      name: "a month that was kept, and can be emptied",
+      sql: ["grant truncate on platform_archive.audit_log_2020_01 to velocity_operator"],
+      code: "archive_privilege"
+    },
+    {
+      name: "a month that was kept, and is somebody's",
+      sql: ["alter table platform_archive.audit_log_2020_01 owner to velocity_operator"],
+      code: "archive_owner"
+    },
+    {
       name: "a setting that stops triggers",
       sql: ["grant set on parameter session_replication_role to velocity_gateway"],
       code: "parameter_privilege"

@@ -405,6 +405,54 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
     })
   )
 
+  it.effect("let the operator look for anomalies without reading the log, and nobody else", () =>
+    Effect.gen(function* () {
+      const { apiUrl, operatorUrl, superuserUrl, org } = yield* Prepared
+      const raise = `select platform.anomaly_raise('{"rule":"r","title":"t","severity":"info","chain":"platform","actor":"a","address":"","at":"2026-01-01T00:00:00Z",
+        "window_from":"2026-01-01T00:00:00Z","window_to":"2026-01-01T00:00:00Z","counted":1,"threshold":1,"explanation":[]}', '{}', now())`
+      const scanner = [
+        "select * from platform.anomaly_read(now() - interval '1 hour', 10)",
+        "select * from platform.anomaly_rewound()",
+        "select * from platform.anomaly_entries(now() - interval '1 hour', now(), null, null, null, null, null)",
+        raise
+      ]
+      for (const sql of scanner) expect(yield* stateOf(operatorUrl, "none", sql), sql).toBe("done")
+      // where entries stand and what they count as, and nothing of what they say
+      const columns = yield* query(
+        superuserUrl,
+        `select distinct unnest(proargnames[pronargs + 1:]) as name from pg_proc
+         where pronamespace = 'platform'::regnamespace and proname in ('anomaly_read', 'anomaly_entries', 'anomaly_rewound') order by 1`
+      )
+      const named = columns.map((row) => String(row.name))
+      for (const secret of ["payload", "reason", "ticket_ref", "request_id", "entity_id", "fail_modes"]) {
+        expect(named).not.toContain(secret)
+      }
+      for (const sql of [
+        "select * from platform.audit_log",
+        "insert into platform.anomaly_alerts default values",
+        "update platform.anomaly_alerts set acknowledged_by = 'x'",
+        "delete from platform.anomaly_alerts",
+        "delete from platform.anomaly_deliveries",
+        "update platform.anomaly_scan_state set seq = 0",
+        "delete from platform.anomaly_scanner",
+        "select platform.anomaly_acknowledge(gen_random_uuid(), 'a', 'b', 'c')"
+      ]) {
+        expect(yield* stateOf(operatorUrl, "none", sql), sql).toBe(denied)
+      }
+      for (const role of yield* rolesOf(superuserUrl, "velocity_api", org)) {
+        for (const sql of [...scanner, "update platform.anomaly_alerts set comment = 'x'"]) {
+          expect(yield* stateOf(apiUrl, role, sql), `${role}: ${sql}`).toBe(denied)
+        }
+      }
+      const acknowledge = "select platform.anomaly_acknowledge(gen_random_uuid(), 'a', 'b', 'c')"
+      expect(yield* stateOf(apiUrl, "velocity_gateway", acknowledge)).toBe("done")
+      expect(yield* stateOf(apiUrl, "velocity_auditor", acknowledge)).toBe(denied)
+      expect(yield* stateOf(apiUrl, "velocity_auditor", "select * from platform.working_hours()")).toBe("done")
+      expect(yield* stateOf(apiUrl, "velocity_auditor", "select * from platform.anomaly_alerts")).toBe(denied)
+      expect(yield* stateOf(apiUrl, "velocity_gateway", "select * from platform.anomaly_alerts")).toBe("done")
+    })
+  )
+
   it.effect("admit as domain roles only those that the operator made for a domain", () =>
     Effect.gen(function* () {
       const { operatorUrl, superuserUrl, org } = yield* Prepared
@@ -603,6 +651,41 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
       expect(second).toBe(first + 1)
       expect(yield* stateOf(operatorUrl, "none", `select platform.term_check(${first})`)).toBe("VL030")
       expect(yield* stateOf(operatorUrl, "none", `select platform.term_check(${second})`)).toBe("done")
+    })
+  )
+
+  it.effect("end a month by the operator's call alone, and how long months are kept by nobody's but his", () =>
+    Effect.gen(function* () {
+      const { apiUrl, operatorUrl, superuserUrl, org, logs } = yield* Prepared
+      const month = String(logs.find((name) => name !== "platform.audit_log")).replace("platform.", "")
+      const calls = [
+        `select platform.partition_seal('${month}')`,
+        `select platform.partition_export('${month}', null, 1)`,
+        `select platform.partition_exported('${month}', '{}')`,
+        `select platform.partition_retire('${month}', 'drop', null)`,
+        "select platform.retention_set(1, 1)",
+        "select platform.hold_place('platform', 'x', 'x')",
+        "select platform.hold_lift(gen_random_uuid(), 'x', 'x')"
+      ]
+      for (const role of yield* rolesOf(superuserUrl, "velocity_api", org)) {
+        for (const sql of calls) expect(yield* stateOf(apiUrl, role, sql), `${role}: ${sql}`).toBe(denied)
+      }
+      // the operator reads no month that may stay, and has none of what the calls are made of
+      expect(yield* stateOf(operatorUrl, "none", calls[1] ?? "")).toBe("VL060")
+      for (const sql of [
+        `select platform.partition_lanes('${month}')`,
+        `select platform.partition_detach('audit_log', '${month}', null)`,
+        `select platform.partition_archive('audit_log', '${month}')`,
+        `select platform.event_heads_build('${month}', now())`,
+        `select platform.partition_sound('${month}', 'audit_log', now(), now())`,
+        "update platform.retention set audit_months = 1",
+        "delete from platform.legal_holds",
+        "insert into platform.retirements (name, parent, \"from\", \"to\") values ('x', 'audit_log', now(), now())",
+        "insert into platform.audit_heads values ('platform', 0, 1, now(), '')",
+        "create table platform_archive.mine ()"
+      ]) {
+        expect(yield* stateOf(operatorUrl, "none", sql), sql).toBe(denied)
+      }
     })
   )
 

@@ -74,6 +74,7 @@ const records = HttpApiBuilder.group(VelocityApi, "records", (handlers) =>
     .handleRaw("delete", () => Effect.succeed(HttpServerResponse.empty({ status: 204 })))
     .handleRaw("restore", () => Effect.succeed(text("{}")))
     .handleRaw("history", () => Effect.succeed(text("{}")))
+    .handleRaw("proof", () => Effect.succeed(text("{}")))
 )
 const privacy = HttpApiBuilder.group(VelocityApi, "privacy", (handlers) =>
   handlers.handleRaw("erase", () => Effect.succeed(text("{}")))
@@ -86,6 +87,16 @@ const platform = HttpApiBuilder.group(VelocityApi, "platform", (handlers) =>
     .handleRaw("schemas", () => Effect.succeed(text("{}")))
     .handleRaw("audit", () => Effect.succeed(text("{}")))
     .handleRaw("verify", () => Effect.succeed(text("{}")))
+    .handleRaw("checkpoint", () => Effect.succeed(text("{}")))
+    .handleRaw("proof", () => Effect.succeed(text("{}")))
+    .handleRaw("consistency", () => Effect.succeed(text("{}")))
+    .handleRaw("tree", () => Effect.succeed(text("{}")))
+)
+const anomalies = HttpApiBuilder.group(VelocityApi, "anomalies", (handlers) =>
+  handlers
+    .handleRaw("list", () => Effect.succeed(text("{}")))
+    .handleRaw("acknowledge", () => Effect.succeed(text("{}")))
+    .handleRaw("scan", () => Effect.succeed(text("{}")))
 )
 const health = HttpApiBuilder.group(VelocityApi, "health", (handlers) =>
   handlers
@@ -141,7 +152,7 @@ const settings = {
   shutdownTimeout: 5_000
 }
 const server = listening(settings).pipe(
-  Layer.provide([records, privacy, me, platform, health]),
+  Layer.provide([records, privacy, me, platform, anomalies, health]),
   Layer.provide(bearer),
   Layer.provide(services)
 )
@@ -493,7 +504,7 @@ describe("when it is told to stop", () => {
   it("lets what is under way end, and takes nothing new", async () => {
     const second = await start(
       listening({ ...settings, requestTimeout: 60_000 }).pipe(
-        Layer.provide([records, privacy, me, platform, health]),
+        Layer.provide([records, privacy, me, platform, anomalies, health]),
         Layer.provide(bearer),
         Layer.provide(services)
       ),

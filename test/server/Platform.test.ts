@@ -185,6 +185,50 @@ describe("verification", () => {
     expect(JSON.parse(streamed.text)).toMatchObject({ sound: true })
   })
 
+  it("tells of a long window how far it is, and of one with retired months which they are", async () => {
+    // one entry more than a slice has, as audit_insert would have made them
+    const row = (seq: string, at: string, prev: string) =>
+      `'many'::text, 0::int2, ${seq}, ${at}, '00000000-0000-7000-8000-000000000000'::uuid, 'x'::text, 'create'::text, 'ok'::text, null::text, null::uuid,
+       null::jsonb, null::text, null::text, null::text, null::jsonb, 'velocity_api'::text, 'x'::text, ${prev}`
+    const hash = (seq: string, at: string, prev: string) =>
+      `sha256('\\x00'::bytea || record_send(row(${row(seq, at, prev)})))`
+    const start = "date_trunc('month', now(), 'UTC')"
+    const genesis = "sha256('velocity/audit/v1/many/0'::bytea)"
+    await world.look(
+      `with recursive e(seq, at, prev, hash) as (
+         select 1::int8, ${start}, ${genesis}, ${hash("1::int8", start, genesis)}
+         union all
+         select seq + 1, at + interval '1 microsecond', hash, ${hash("seq + 1", "at + interval '1 microsecond'", "hash")} from e where seq < 50001)
+       insert into platform.audit_log select ${row("seq", "at", "prev")}, hash from e`
+    )
+    await world.look(
+      `insert into platform.retirements (name, parent, "from", "to", entries, disposition, retired_at)
+       values ('audit_log_2020_01', 'audit_log', '2020-01-01Z', '2020-02-01Z', 7, 'drop', now())`
+    )
+    const window = "/api/platform/audit/verify?from=2020-01-15T00:00:00Z"
+    const stream = await get(window, auditor, { accept: "application/x-ndjson" })
+    const [far, verdict, ...more] = stream.text
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line))
+    expect(more).toEqual([])
+    expect(far.verified).toMatchObject({ entries: 50_000, total: verdict.entries })
+    expect(far.verified.until).toMatch(/^2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/u)
+    const month = {
+      partition: "audit_log_2020_01",
+      from: "2020-01-01T00:00:00.000000Z",
+      to: "2020-02-01T00:00:00.000000Z",
+      entries: "7",
+      disposition: "drop"
+    }
+    expect(verdict).toMatchObject({ sound: true, sealed: [month] })
+    expect(verdict.entries).toBeGreaterThan(50_001)
+    // from there on it is the rest
+    const rest = await get(`${window.split("?")[0]}?from=${far.verified.until}`, auditor)
+    expect(rest.json).toMatchObject({ sound: true, sealed: [], entries: verdict.entries - 50_000 })
+    await world.look("delete from platform.retirements")
+  }, 60_000)
+
   it("names what was altered", async () => {
     const [entry] = (await get(`/api/platform/audit?chain=${chain}&actor=operator&limit=1`, auditor)).json.items
     await world.look(
@@ -201,7 +245,8 @@ describe("verification", () => {
       .trim()
       .split("\n")
       .map((line) => JSON.parse(line))
-    expect(lines[0]).toMatchObject({ id: entry.id, problem: "hash_mismatch" })
+    const [finding] = lines.filter((line) => line.verified === undefined)
+    expect(finding).toMatchObject({ id: entry.id, problem: "hash_mismatch" })
     expect(lines.at(-1)).toMatchObject({ sound: false })
   })
 })

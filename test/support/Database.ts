@@ -173,3 +173,16 @@ export const withDatabase = <A, E>(
     Layer.provide(Layer.unwrap(Effect.map(Database, (database) => ConfigProvider.layer(configOf(database, more))))),
     Layer.provideMerge(Database.layer)
   )
+
+/** A copy of a database as it is now, as a backup has it; nobody may be connected to the original. */
+export const copyOf = Effect.fnUntraced(function* (original: TestDatabase) {
+  const copy = { ...newDatabase(), org: original.org }
+  yield* Effect.acquireRelease(
+    Effect.andThen(
+      query(inject("postgres"), `create database ${copy.name} template ${original.name} owner ${migrator}`),
+      migrate(copy.ownerUrl)
+    ),
+    () => dropped(copy.name)
+  )
+  return copy
+})

@@ -1,4 +1,4 @@
--- 0010 Evolution: plans that are carried out step by step, what each table was left as, and the copy that keeps a column and
+-- 0011 Evolution: plans that are carried out step by step, what each table was left as, and the copy that keeps a column and
 -- its successor equal while a type changes.
 
 do $$

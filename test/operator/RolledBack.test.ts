@@ -1,0 +1,355 @@
+/**
+ * Checkpoints that have left the database: they get to a folder and to witnesses whatever fails meanwhile, and a database
+ * that does not extend them signs nothing until somebody says, signed, why.
+ */
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { it } from "@effect/vitest"
+import { ConfigProvider, Context, Effect, Fiber, Layer, Logger, Result, type Scope } from "effect"
+import { describe, expect } from "vitest"
+import { verifyCheckpoint } from "../../src/domain/Checkpoint.ts"
+import { verifyCosignatures } from "../../src/domain/Cosignature.ts"
+import { hex } from "../../src/domain/Sha256.ts"
+import { parseNote } from "../../src/domain/SignedNote.ts"
+import type { AuditKeys } from "../../src/operator/AuditKeys.ts"
+import { Fence } from "../../src/operator/Fence.ts"
+import { noteRestore } from "../../src/operator/RestoreNote.ts"
+import * as Sealer from "../../src/operator/Sealer.ts"
+import type { KeptCheckpoint } from "../../src/postgres/Evidence.ts"
+import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
+import { configOf, copyOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+import { logName, makeKeys, writePlatform } from "../support/Sealing.ts"
+import { startWitness } from "../support/Witness.ts"
+
+const temporary = Effect.acquireRelease(
+  Effect.promise(() => mkdtemp(join(tmpdir(), "velocity-published-"))),
+  (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
+)
+
+const servicesOf = (database: TestDatabase, variables: Readonly<Record<string, string>> = {}) =>
+  Fence.layerOf({ holder: "test", source: "folder" }).pipe(
+    Layer.provideMerge(OperatorSql.layer),
+    Layer.provideMerge(ConfigProvider.layer(configOf(database, variables)))
+  )
+
+/** Runs something as the operator of a database and leaves no connection behind. */
+const on = <A, E>(database: TestDatabase, effect: Effect.Effect<A, E, Fence | OperatorSql | Scope.Scope>) =>
+  Effect.scoped(Effect.provide(effect, servicesOf(database)))
+
+const sealed = Effect.fnUntraced(function* (
+  keys: AuditKeys,
+  settings: Partial<Sealer.SealerSettings> = {},
+  until: (made: KeptCheckpoint) => Effect.Effect<void> = () => Effect.void
+) {
+  const sealer = yield* Sealer.make({ publishDir: undefined, witnesses: [], outside: undefined, ...settings })
+  yield* sealer.check(keys)
+  const made = yield* sealer.round(keys)
+  if (made === undefined) throw new Error("there was nothing to seal")
+  yield* until(made)
+  return made
+})
+
+/** Waits for what another fiber does. */
+const eventually = (look: () => Promise<boolean>) =>
+  Effect.promise(() => expect.poll(look, { timeout: 15_000, interval: 20 }).toBe(true))
+
+const published = (folder: string) => (made: KeptCheckpoint) =>
+  eventually(async () => (await readFile(join(folder, "checkpoint"), "utf8").catch(() => "")).startsWith(made.note))
+
+const kept = (database: TestDatabase) =>
+  query(
+    database.superuserUrl,
+    "select epoch, size::int4 as size, origin, cosignatures, published_at is not null as published from platform.audit_checkpoints order by epoch, size"
+  )
+
+const treeOf = (database: TestDatabase, { origin, root, size }: Pick<KeptCheckpoint, "origin" | "root" | "size">) =>
+  Effect.map(
+    query(
+      database.superuserUrl,
+      "select problem, note from platform.audit_verify_tree($1, $2::int8, decode($3, 'hex'))",
+      [origin, String(size), hex(root)]
+    ),
+    (rows) => rows.map((row) => row.problem)
+  )
+
+describe("a checkpoint", () => {
+  it.live("gets into the folder whole, with its history, after its commit", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const folder = yield* temporary
+      const keys = yield* makeKeys()
+      yield* writePlatform(database.operatorUrl, 5)
+      const first = yield* on(database, sealed(keys, { publishDir: folder }, published(folder)))
+      yield* writePlatform(database.operatorUrl, 5)
+      const second = yield* on(database, sealed(keys, { publishDir: folder }, published(folder)))
+      expect((yield* Effect.promise(() => readdir(join(folder, "history", "1")))).sort()).toEqual(
+        [first, second].map(({ size }) => String(size)).sort()
+      )
+      expect(yield* Effect.promise(() => readdir(folder))).toEqual(["checkpoint", "history"])
+      expect((yield* kept(database)).map((row) => row.published)).toContain(true)
+    })
+  )
+
+  it.live("gets to a witness that fails, hangs up and has lost count, and its cosignature is kept", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const folder = yield* temporary
+      const keys = yield* makeKeys()
+      const witness = yield* startWitness(keys.signers.map(({ verifier }) => verifier))
+      const settings = { publishDir: folder, witnesses: [witness.url] }
+      witness.misbehave(
+        (response) => response.writeHead(500).end("not now"),
+        (response) => response.destroy(),
+        (response) => response.writeHead(409, { "content-type": "text/x.tlog.size" }).end("many\n")
+      )
+      yield* writePlatform(database.operatorUrl, 300)
+      const cosigned = (made: KeptCheckpoint) =>
+        eventually(async () => {
+          const row = (await Effect.runPromise(kept(database))).at(-1)
+          const text = await readFile(join(folder, "checkpoint"), "utf8").catch(() => "")
+          return row?.size === made.size && row.cosignatures !== "" && text.endsWith(String(row.cosignatures))
+        })
+      const first = yield* on(database, sealed(keys, settings, cosigned))
+      expect(witness.seen.get(logName)?.size).toBe(first.size)
+      expect(witness.requests.length).toBeGreaterThanOrEqual(4)
+      // a sealer that starts anew does not know what the witness has seen, and is told
+      yield* writePlatform(database.operatorUrl, 300)
+      const second = yield* on(database, sealed(keys, settings, cosigned))
+      expect(witness.seen.get(logName)?.size).toBe(second.size)
+      const note = yield* Effect.promise(() => readFile(join(folder, "checkpoint"), "utf8"))
+      const parsed = Result.getOrThrow(parseNote(note))
+      const cosignatures = yield* Effect.promise(() => verifyCosignatures(parsed, [witness.verifier]))
+      expect(Result.getOrThrow(cosignatures)).toMatchObject([{ time: 1_770_000_000 }])
+      const log = yield* Effect.promise(() => verifyCheckpoint(note, [keys.signers[0].verifier]))
+      expect(Result.getOrThrow(log).checkpoint.size).toBe(second.size)
+    })
+  )
+
+  it.live("holds up no sealing where nobody takes it", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const keys = yield* makeKeys()
+      const settings = { publishDir: "/proc/no/such/folder", witnesses: ["http://127.0.0.1:9/w"] }
+      yield* on(
+        database,
+        Effect.gen(function* () {
+          const sealer = yield* Sealer.make({ outside: undefined, ...settings })
+          yield* sealer.check(keys)
+          for (let n = 0; n < 3; n++) {
+            yield* writePlatform(database.operatorUrl, 5)
+            expect(yield* sealer.round(keys)).toBeDefined()
+          }
+        })
+      )
+      expect((yield* kept(database)).map((row) => row.published)).toEqual([false, false, false])
+    })
+  )
+})
+
+/** A log that was sealed and published, backed up, and went on: what is outside is past the backup. */
+const backedUp = Effect.fnUntraced(function* (keys: AuditKeys, settings: Partial<Sealer.SealerSettings>) {
+  const database = yield* freshDatabase
+  yield* writePlatform(database.operatorUrl, 400)
+  const before = yield* on(database, sealed(keys, settings))
+  const backup = yield* copyOf(database)
+  yield* writePlatform(database.operatorUrl, 300)
+  const lost = yield* on(database, sealed(keys, settings))
+  return { database, backup, before, lost }
+})
+
+const rolledBack = (database: TestDatabase, keys: AuditKeys, settings: Partial<Sealer.SealerSettings>) =>
+  on(database, Effect.flip(sealed(keys, settings)))
+
+describe("a database restored from an older copy", () => {
+  it.live("signs nothing, says what to do, and goes on under a new origin once that is said", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporary
+      const outside = join(folder, "outside")
+      const keys = yield* makeKeys()
+      const { backup, before, lost } = yield* backedUp(keys, {})
+      yield* Effect.promise(() => writeFile(outside, lost.note))
+      // new entries make the tree as long as it was, and no nearer
+      for (const more of [0, 1_000]) {
+        if (more > 0) yield* writePlatform(backup.operatorUrl, more)
+        expect(yield* rolledBack(backup, keys, { outside })).toMatchObject({
+          _tag: "RolledBack",
+          message: expect.stringContaining(`the tree has ${before.size} leaves, and the checkpoint has ${lost.size}`)
+        })
+      }
+      expect(yield* kept(backup)).toMatchObject([{ epoch: 1, size: before.size }])
+
+      const source = { source: outside, note: lost.note }
+      const stranger = yield* makeKeys()
+      expect(yield* on(backup, Effect.flip(noteRestore(stranger, source, "a disk")))).toMatchObject({
+        _tag: "OutsideUnreadable"
+      })
+      expect(yield* on(backup, Effect.flip(noteRestore(keys, source, "two\nlines")))).toMatchObject({
+        _tag: "RestoreRefused"
+      })
+      const extended = { source: outside, note: before.note }
+      expect(yield* on(backup, Effect.flip(noteRestore(keys, extended, "a disk")))).toMatchObject({
+        _tag: "RestoreRefused"
+      })
+      expect(yield* kept(backup)).toHaveLength(1)
+
+      const note = yield* on(backup, noteRestore(keys, source, "the disk died, backup of 03:00"))
+      const said = Result.getOrThrow(
+        yield* Effect.promise(() => verifyCheckpoint(note.note, [keys.signers[0].verifier]))
+      ).checkpoint
+      expect(said).toMatchObject({ origin: `${logName}/2`, size: before.size, root: before.root })
+      expect(said.extensions).toEqual([
+        `restored ${logName} ${lost.size} ${Buffer.from(lost.root).toString("base64")} the disk died, backup of 03:00`
+      ])
+      const [entry] = yield* query(
+        backup.superuserUrl,
+        "select action, reason from platform.audit_log where action = 'operator.audit.restore'"
+      )
+      expect(entry).toEqual({ action: "operator.audit.restore", reason: "the disk died, backup of 03:00" })
+
+      const next = yield* on(backup, sealed(keys, { outside }))
+      expect(next).toMatchObject({ epoch: 2, origin: `${logName}/2` })
+      expect(next.size).toBeGreaterThan(lost.size)
+      // that gap is accounted for, and no other
+      expect(yield* treeOf(backup, lost)).toEqual(["restored"])
+      expect(yield* treeOf(backup, before)).toEqual([])
+      expect(yield* treeOf(backup, next)).toEqual([])
+      expect(yield* treeOf(backup, { ...lost, size: lost.size + 1 })).toEqual(["rewritten"])
+      expect(yield* treeOf(backup, { ...before, root: lost.root })).toEqual(["rewritten"])
+      expect(yield* treeOf(backup, { ...next, root: lost.root })).toEqual(["rewritten"])
+    })
+  )
+
+  it.live("is not helped by a restore note that the key did not sign", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporary
+      const outside = join(folder, "outside")
+      const keys = yield* makeKeys()
+      const { backup, lost } = yield* backedUp(keys, {})
+      yield* Effect.promise(() => writeFile(outside, lost.note))
+      const root = Buffer.from(lost.root).toString("base64")
+      yield* query(
+        backup.superuserUrl,
+        `select platform.audit_checkpoint_add(2, platform.audit_tree_size(), '${logName}/2', platform.audit_tree_root(),
+           format(E'${logName}/2\\n%s\\n%s\\nrestored ${logName} ${lost.size} ${root} nothing to see\\n\\n— x y\\n',
+             platform.audit_tree_size(), encode(platform.audit_tree_root(), 'base64')))`
+      )
+      expect(yield* rolledBack(backup, keys, { outside })).toMatchObject({ _tag: "RolledBack" })
+    })
+  )
+
+  it.live("is told by the folder and by a witness as well", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporary
+      const keys = yield* makeKeys()
+      const witness = yield* startWitness(keys.signers.map(({ verifier }) => verifier))
+      const database = yield* freshDatabase
+      yield* writePlatform(database.operatorUrl, 10)
+      const settings = { publishDir: folder, witnesses: [witness.url] }
+      const both = (made: KeptCheckpoint) =>
+        Effect.andThen(
+          published(folder)(made),
+          eventually(async () => witness.seen.get(logName)?.size === made.size)
+        )
+      yield* on(database, sealed(keys, settings, both))
+      const backup = yield* copyOf(database)
+      yield* writePlatform(database.operatorUrl, 10)
+      yield* on(database, sealed(keys, settings, both))
+      yield* writePlatform(backup.operatorUrl, 50)
+      for (const one of [{ publishDir: folder }, { witnesses: [witness.url] }]) {
+        expect(yield* rolledBack(backup, keys, one)).toMatchObject({ _tag: "RolledBack" })
+      }
+      expect(yield* kept(backup)).toHaveLength(1)
+    })
+  )
+
+  it.live("logs it and goes on by itself after the note", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporary
+      const outside = join(folder, "outside")
+      const keys = yield* makeKeys()
+      const { backup, lost } = yield* backedUp(keys, {})
+      yield* Effect.promise(() => writeFile(outside, lost.note))
+      yield* writePlatform(backup.operatorUrl, 5)
+      const epochs = async () => (await Effect.runPromise(kept(backup))).map((row) => row.epoch)
+      const logs: Array<string> = []
+      const logger = Logger.make(({ message }) => logs.push(String(message)))
+      /** Runs the sealer as the operator does until it has said or done what is waited for. */
+      const runUntil = (over: () => Promise<boolean>) =>
+        Effect.gen(function* () {
+          const running = yield* Effect.forkChild(Sealer.run({ publishDir: undefined, witnesses: [], outside }))
+          yield* eventually(over)
+          yield* Fiber.interrupt(running)
+        }).pipe(
+          Effect.provide(servicesOf(backup, { VELOCITY_AUDIT_KEY: keys.texts[0] ?? "" })),
+          Effect.provide(Logger.layer([logger])),
+          Effect.scoped
+        )
+      yield* runUntil(async () => logs.some((line) => line.includes("velocity audit restore-note --checkpoint FILE")))
+      expect(yield* Effect.promise(epochs)).toEqual([1])
+      yield* on(backup, noteRestore(keys, { source: outside, note: lost.note }, "a drill"))
+      yield* runUntil(async () => (await epochs()).length === 3)
+      expect(yield* Effect.promise(epochs)).toEqual([1, 2, 2])
+    })
+  )
+})
+
+describe("a fail-over that lost the last seconds", () => {
+  it.live("is noticed by the sealer that goes on: it remembers what it signed", () =>
+    Effect.gen(function* () {
+      const keys = yield* makeKeys()
+      const database = yield* freshDatabase
+      yield* writePlatform(database.operatorUrl, 20)
+      yield* on(database, sealed(keys))
+      const lagging = yield* copyOf(database)
+      const primary = yield* Layer.build(servicesOf(database)).pipe(Effect.map(Context.get(Fence)))
+      const replica = yield* Layer.build(servicesOf(lagging)).pipe(Effect.map(Context.get(Fence)))
+      let current = primary
+      const fence = Fence.of({
+        epoch: primary.epoch,
+        source: primary.source,
+        transaction: (f) => current.transaction(f),
+        long: (f) => current.long(f),
+        read: (f) => current.read(f)
+      })
+      const sealer = yield* Effect.provideService(
+        Sealer.make({ publishDir: undefined, witnesses: [], outside: undefined }),
+        Fence,
+        fence
+      )
+      yield* writePlatform(database.operatorUrl, 20)
+      expect(yield* sealer.round(keys)).toBeDefined()
+      current = replica
+      expect(yield* Effect.flip(sealer.round(keys))).toMatchObject({ _tag: "RolledBack" })
+      // other entries in the place of those that were lost
+      yield* writePlatform(lagging.operatorUrl, 100)
+      expect(yield* Effect.flip(sealer.round(keys))).toMatchObject({ _tag: "RolledBack" })
+      expect(yield* kept(lagging)).toHaveLength(1)
+    })
+  )
+})
+
+describe("a checkpoint outside that is not to be understood", () => {
+  it.live("stops the sealer too: what it says cannot be told", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporary
+      const outside = join(folder, "outside")
+      const keys = yield* makeKeys()
+      const database = yield* freshDatabase
+      yield* writePlatform(database.operatorUrl, 5)
+      const refused = (settings: Partial<Sealer.SealerSettings>) =>
+        Effect.map(rolledBack(database, keys, settings), (error) => (error as { readonly _tag: string })._tag)
+      expect(yield* refused({ outside })).toBe("OutsideUnreadable")
+      yield* Effect.promise(() => writeFile(outside, "nothing of the kind\n"))
+      expect(yield* refused({ outside })).toBe("OutsideUnreadable")
+      const stranger = yield* makeKeys(1, "other.example")
+      const foreign = yield* freshDatabase
+      yield* writePlatform(foreign.operatorUrl, 5)
+      const made = yield* on(foreign, sealed(stranger))
+      yield* Effect.promise(() => writeFile(join(folder, "checkpoint"), made.note))
+      expect(yield* refused({ publishDir: folder })).toBe("OutsideUnreadable")
+      expect(yield* Effect.promise(() => readFile(join(folder, "checkpoint"), "utf8"))).toBe(made.note)
+      expect(yield* kept(database)).toEqual([])
+    })
+  )
+})
