@@ -124,7 +124,14 @@ plain.effect("begins soon and comes every hour, whatever happened to the round b
       rounds += 1
       return Effect.fail(failure("Unavailable", new Error("down")))
     })
-    const fence = { epoch: "1", source: "folder", transaction: () => down, long: () => down, read: () => down }
+    const fence = {
+      epoch: "1",
+      source: "folder",
+      transaction: () => down,
+      alone: () => down,
+      long: () => down,
+      read: () => down
+    }
     yield* Layer.build(LogVerification.layer.pipe(Layer.provide(Layer.succeed(Fence, fence))))
     yield* TestClock.adjust("59 seconds")
     expect(rounds).toBe(0)

@@ -310,9 +310,7 @@ export const historySql = (
   const renamed = [...type.fields.values()].flatMap(({ field, name }) =>
     projection.clear.has(name) ? (field.renamedFrom ?? []).map((former) => [former, name] as const) : []
   )
-  const nameNow = renamed
-    .map(([former, name]) => ` when ${quoteText(former)} then ${quoteText(name)}`)
-    .join("")
+  const nameNow = renamed.map(([former, name]) => ` when ${quoteText(former)} then ${quoteText(name)}`).join("")
   const changedName = nameNow === "" ? "_c.name" : `case _c.name${nameNow} else _c.name end`
   const state = `case when _r.state is not null then (select row_to_json(_s.*) from (select ${projection.columns(stateRow("_r.state"))}) _s) end`
   const sql = `select coalesce(string_agg(_p._j, ',') ${onPage}, '') as items, coalesce(max(_p._n) > ${last}, false) as more,

@@ -44,9 +44,7 @@ const memberOf = (state: string, { name, renamedFrom = [] }: Field): string =>
 
 /** The same as text. */
 const textOf = (state: string, field: Field): string =>
-  field.renamedFrom === undefined
-    ? `(${state} ->> ${quoteText(field.name)})`
-    : `(${memberOf(state, field)} #>> '{}')`
+  field.renamedFrom === undefined ? `(${state} ->> ${quoteText(field.name)})` : `(${memberOf(state, field)} #>> '{}')`
 
 /** The state of an event in history, which has the members of a record. */
 export const stateRow = (state: string): Row => ({
