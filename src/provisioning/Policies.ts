@@ -32,7 +32,10 @@ const castOf = (field: Field): string => (field.type === "number" && field.float
 const ofRow: Read = (field) => quoteName(field.name)
 /** In history a string must be told to compare as the column does, by code points. */
 const ofState: Read = (field) => {
-  const text = `(state ->> ${quoteText(field.name)})`
+  // a state from before the field had its name has it under a former one
+  const members = [field.name, ...(field.renamedFrom ?? [])].map((name) => `state -> ${quoteText(name)}`)
+  const text =
+    members.length === 1 ? `(state ->> ${quoteText(field.name)})` : `(coalesce(${members.join(", ")}) #>> '{}')`
   return castOf(field) === "text" ? `${text} collate "C"` : `${text}::${castOf(field)}`
 }
 

@@ -537,6 +537,7 @@ plain.effect("scans from a minute after the start, and every minute, whatever ha
           scans.push(scans.length)
           return Effect.fail(over ? new Superseded({ message: "over" }) : failure("Unavailable", new Error("down")))
         }),
+      alone: () => Effect.die("nothing is alone"),
       long: () => Effect.die("nothing is long"),
       alone: () => Effect.die("nothing is long"),
       read: () => Effect.die("nothing is read before")

@@ -588,6 +588,7 @@ plain.effect("looks at once and then every hour, whatever happened to the round 
       epoch: "1",
       source: "folder",
       transaction: () => down,
+      alone: () => down,
       long: () => down,
       alone: () => down,
       read: () => down

@@ -309,6 +309,7 @@ describe("a fail-over that lost the last seconds", () => {
         epoch: primary.epoch,
         source: primary.source,
         transaction: (f) => current.transaction(f),
+        alone: (f, options) => current.alone(f, options),
         long: (f) => current.long(f),
         alone: (...args) => current.alone(...args),
         read: (f) => current.read(f)

@@ -21,8 +21,10 @@ let late: Running<Server.ServerAddress>
 let strategy: Strategy
 let chain: string
 let table: string
+/** A record from before all changes. */
+let first: string
 
-const roles = [{ role: "editor", operations: ["create", "read", "update"] }]
+const roles = [{ role: "editor", operations: ["create", "read", "update", "history"] }]
 const specOf = (fields: ReadonlyArray<unknown>, more: Record<string, unknown> = {}) => {
   const [org, app, domain] = chain.split("/")
   return { org, app, domain, object: "thing", version: "v1", fields, access: { roles }, ...more }
@@ -80,6 +82,13 @@ beforeAll(async () => {
     `insert into ${table} (id, created_at, created_by, updated_at, updated_by, code, note, n, kind, gone, was)
      select gen_random_uuid(), now(), 'x', now(), 'x', 'c' || i, 'n' || i, i, 'p', 'g', 'w' from generate_series(1, 3000) i`
   )
+  const made = await send(world.url, `/api/${chain}/thing/v1`, {
+    method: "POST",
+    token: await world.token(strategy, { roles: ["editor"] }),
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ code: "first", was: "then", n: 7 })
+  })
+  first = made.json.id
 }, 60_000)
 afterAll(async () => {
   await late.stop()
@@ -228,4 +237,16 @@ describe("a definition that changes under traffic", () => {
       expect(row).toEqual({ first: 3000 })
     })
   }
+
+  it("shows the past of a renamed field under its new name, and the present", async () => {
+    const token = await world.token(strategy, { roles: ["editor"] })
+    const at = `/api/${chain}/thing/v1/${first}`
+    const now = await send(world.url, at, { token })
+    expect(now.json).toMatchObject({ code: "first", is: "then", n: 7, soft: "-" })
+    expect(now.text).toContain('"n":7.00')
+    const past = await send(world.url, `${at}/history`, { token })
+    expect(past.json.items).toMatchObject([{ version: 1, state: { code: "first", is: "then", n: 7 } }])
+    expect(past.json.items[0].changed).toContain("is")
+    expect(past.json.items[0].changed).not.toContain("was")
+  })
 })

@@ -307,6 +307,11 @@ export const historySql = (
     ? `, ${auditCall(entity, `jsonb_build_object('history', true, 'count', count(*) ${onPage})`)} is null as unaudited`
     : ""
   // an erased event has no state, and says so rather than that its fields are empty
+  const renamed = [...type.fields.values()].flatMap(({ field, name }) =>
+    projection.clear.has(name) ? (field.renamedFrom ?? []).map((former) => [former, name] as const) : []
+  )
+  const nameNow = renamed.map(([former, name]) => ` when ${quoteText(former)} then ${quoteText(name)}`).join("")
+  const changedName = nameNow === "" ? "_c.name" : `case _c.name${nameNow} else _c.name end`
   const state = `case when _r.state is not null then (select row_to_json(_s.*) from (select ${projection.columns(stateRow("_r.state"))}) _s) end`
   const sql = `select coalesce(string_agg(_p._j, ',') ${onPage}, '') as items, coalesce(max(_p._n) > ${last}, false) as more,
   array_to_json(array[(max(_p.version) filter (where _p._n = ${last}))::text])::text as keys, ${entered(type, "history")}${audit}
@@ -315,7 +320,7 @@ from (
   from (select row_number() over () as _n, _q.* from (
     select _h.* from ${type.historyView} _h where ${where} order by _h.version desc limit ${pageSize(limit)}) _q
   ) _r cross join lateral (select _r.event_id, _r.version, _r.op, _r.occurred_at, _r.actor, _r.request_id,
-    array(select _c.name from unnest(_r.changed) with ordinality _c (name, n) where _c.name = any (array[${seen
+    array(select ${changedName} from unnest(_r.changed) with ordinality _c (name, n) where ${changedName} = any (array[${seen
       .map(quoteText)
       .join(", ")}]) order by _c.n) as changed, ${state} as state) _b
   where _r._n <= ${last} + 1

@@ -36,11 +36,21 @@ export const tableRow = (alias: string): Row => ({
   text: (field) => `${alias}.${quoteName(field.name)}`
 })
 
+/** A member of a state: by the field's name, and in states from before it had that name by a former one. */
+const memberOf = (state: string, { name, renamedFrom = [] }: Field): string =>
+  renamedFrom.length === 0
+    ? `${state} -> ${quoteText(name)}`
+    : `coalesce(${[name, ...renamedFrom].map((one) => `${state} -> ${quoteText(one)}`).join(", ")})`
+
+/** The same as text. */
+const textOf = (state: string, field: Field): string =>
+  field.renamedFrom === undefined ? `(${state} ->> ${quoteText(field.name)})` : `(${memberOf(state, field)} #>> '{}')`
+
 /** The state of an event in history, which has the members of a record. */
 export const stateRow = (state: string): Row => ({
   system: (name) => `${state} -> ${quoteText(name)}`,
-  value: (field) => `${state} -> ${quoteText(field.name)}`,
-  text: (field) => `(${state} ->> ${quoteText(field.name)})`
+  value: (field) => memberOf(state, field),
+  text: (field) => textOf(state, field)
 })
 
 /** Compiled for a class of callers: all who see the same of each field. */
@@ -116,6 +126,6 @@ export const visibilitiesOf = (def: ServedDefinition, roles: ReadonlyArray<strin
 
 /** How a field is read from an event's state, as its own type. */
 export const stateColumn = (plan: FieldPlan): string => {
-  const text = `(_h.state ->> ${quoteText(plan.name)})`
+  const text = textOf("_h.state", plan.field)
   return plan.cast === "text" ? text : `${text}::${plan.cast}`
 }
