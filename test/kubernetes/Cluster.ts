@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { generateKeyPairSync, randomBytes } from "node:crypto"
+import { appendFileSync } from "node:fs"
 import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
@@ -60,6 +61,9 @@ const run = (command: string, args: ReadonlyArray<string>, env: NodeJS.ProcessEn
     child.stdin.end(input)
   })
 
+/** In a cluster's folder: the processes that stand on it. */
+export const processesFile = "processes"
+
 interface Process {
   readonly child: ChildProcess
   readonly log: () => string
@@ -68,6 +72,8 @@ interface Process {
 
 const start = (command: string, args: ReadonlyArray<string>, cwd: string): Process => {
   const child = spawn(command, args, { cwd, stdio: ["ignore", "ignore", "pipe"] })
+  // for the sweep of a later run, where this one is killed
+  appendFileSync(join(cwd, processesFile), `${child.pid}\n`)
   let log = ""
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     // what it said last is what a person needs

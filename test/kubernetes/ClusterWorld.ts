@@ -18,10 +18,9 @@ export interface OperatorOptions {
 /** Runs one until the scope closes; answers when it is elected. */
 export const startOperator = Effect.fnUntraced(function* (options: OperatorOptions) {
   const scope = yield* Scope.Scope
+  const config = yield* Effect.promise(() => configOf(options.kubeconfig))
   const through = options.through ?? ((kube) => kube)
-  const kube = Layer.effect(Kube, Effect.map(Kube, through)).pipe(
-    Layer.provide(Kube.layerOf(configOf(options.kubeconfig)))
-  )
+  const kube = Layer.effect(Kube, Effect.map(Kube, through)).pipe(Layer.provide(Kube.layerOf(config)))
   const context = yield* Layer.buildWithScope(
     ClusterOperator.layer({ namespaces: options.namespaces, lease: options.lease }).pipe(
       Layer.provide(Layer.merge(kube, OperatorSql.layer)),

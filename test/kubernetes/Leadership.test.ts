@@ -28,6 +28,7 @@ interface Line {
 const contend = Effect.fnUntraced(function* (name: string, identity: string, line: Line = { isUp: true }) {
   const scope = yield* Scope.make()
   yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+  const config = yield* Effect.promise(() => configOf(cluster.kubeconfig))
   const kube = Layer.effect(
     Kube,
     Effect.map(Kube, (real) => ({
@@ -37,7 +38,7 @@ const contend = Effect.fnUntraced(function* (name: string, identity: string, lin
           ? real.request(asked)
           : Effect.fail(new KubeError({ reason: "Unavailable", status: 0, message: "the line is cut" }))
     }))
-  ).pipe(Layer.provide(Kube.layerOf(configOf(cluster.kubeconfig))))
+  ).pipe(Layer.provide(Kube.layerOf(config)))
   const context = yield* Layer.buildWithScope(
     Leadership.layerOf({ namespace: "velocity-system", name, identity, duration: Duration.seconds(3) }).pipe(
       Layer.provide(kube)

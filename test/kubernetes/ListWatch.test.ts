@@ -63,7 +63,7 @@ const follow = Effect.fnUntraced(function* (
   through: (kube: Kube["Service"]) => Kube["Service"] = (kube) => kube
 ) {
   const proxy = yield* TcpProxy.make(cluster.url)
-  const config = configOf(cluster.kubeconfig)
+  const config = yield* Effect.promise(() => configOf(cluster.kubeconfig))
   const [real] = config.clusters
   if (real === undefined) return yield* Effect.die("a kubeconfig without a cluster")
   config.clusters = [{ ...real, server: proxy.url.replace(/\/$/u, "") }]
@@ -315,7 +315,9 @@ layer(Layer.empty, { excludeTestServices: true })("list and watch", (it) => {
 
 layer(Layer.empty, { excludeTestServices: true })("a request", (it) => {
   const kube = <A>(effect: Effect.Effect<A, unknown, Kube>) =>
-    effect.pipe(Effect.provide(Layer.unwrap(Effect.sync(() => Kube.layerOf(configOf(cluster.kubeconfig))))))
+    effect.pipe(
+      Effect.provide(Layer.unwrap(Effect.promise(async () => Kube.layerOf(await configOf(cluster.kubeconfig)))))
+    )
 
   it.effect("says why it failed", () =>
     kube(

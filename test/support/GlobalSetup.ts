@@ -14,6 +14,7 @@ import * as Scope from "effect/Scope"
 import type { TestProject } from "vitest/node"
 import * as EmbeddedServer from "../../src/postgres/EmbeddedServer.ts"
 import * as Postmaster from "../../src/postgres/Postmaster.ts"
+import { processesFile } from "../kubernetes/Cluster.ts"
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -60,9 +61,19 @@ const sweep = async (): Promise<void> => {
     try {
       const left = await Postmaster.find(Path.join(folder, "postgres"))
       if (left !== undefined) await Postmaster.stop(Path.join(folder, "postgres"), left.pid)
+      await endCluster(folder)
       await Fs.rm(folder, { recursive: true, force: true })
     } catch {
       // another user's: not ours to end
     }
+  }
+}
+
+/** Ends the etcd and kube-apiserver that a test cluster has left in its folder; a number that is another's by now stays. */
+const endCluster = async (folder: string): Promise<void> => {
+  const processes = await Fs.readFile(Path.join(folder, processesFile), "utf8").catch(() => "")
+  for (const pid of processes.split("\n").map(Number)) {
+    const command = await Fs.readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")
+    if (pid > 0 && command.includes(folder)) process.kill(pid, "SIGKILL")
   }
 }
