@@ -539,7 +539,6 @@ plain.effect("scans from a minute after the start, and every minute, whatever ha
         }),
       alone: () => Effect.die("nothing is alone"),
       long: () => Effect.die("nothing is long"),
-      alone: () => Effect.die("nothing is long"),
       read: () => Effect.die("nothing is read before")
     })
     yield* Layer.build(

@@ -590,7 +590,6 @@ plain.effect("looks at once and then every hour, whatever happened to the round 
       transaction: () => down,
       alone: () => down,
       long: () => down,
-      alone: () => down,
       read: () => down
     })
     const none = ConfigProvider.layer(ConfigProvider.fromUnknown({}))

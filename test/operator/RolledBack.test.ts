@@ -311,7 +311,6 @@ describe("a fail-over that lost the last seconds", () => {
         transaction: (f) => current.transaction(f),
         alone: (f, options) => current.alone(f, options),
         long: (f) => current.long(f),
-        alone: (...args) => current.alone(...args),
         read: (f) => current.read(f)
       })
       const sealer = yield* Effect.provideService(
