@@ -2,13 +2,14 @@
  * Verifies the log's last day, every hour, in the background: what came in is as it was written, or somebody is told.
  *
  * Slice by slice in short transactions, on one connection, so that neither the term nor a snapshot is held for long. The
- * result is a row of `platform.audit_verification`, metrics, and where it is bad an error in the log, and the anomaly
+ * result is a row of `platform.audit_verification`, metrics, a condition of the installation, and where it is bad an error in the log, and the anomaly
  * scanner's to tell.
  */
 import { Clock, Effect, Layer, Metric, Schedule, Stream } from "effect"
 import { statement } from "../postgres/Statement.ts"
 import { sliceEntries, verified } from "../postgres/VerifySlices.ts"
 import { Fence } from "./Fence.ts"
+import { say } from "./InstallationConditions.ts"
 
 /** How far back it looks. */
 export const lookBack = 24 * 60 * 60 * 1000
@@ -86,6 +87,16 @@ export const verifyDay = (size = sliceEntries) =>
     yield* Metric.update(entriesGauge, entries)
     yield* Metric.update(problemsGauge, problems)
     yield* Metric.update(timeGauge, (yield* Clock.currentTimeMillis) / 1000)
+    yield* say(
+      problems === 0
+        ? { type: "AuditVerified", status: "True", reason: "Sound", message: "the log's last day is as it was written" }
+        : {
+            type: "AuditVerified",
+            status: "False",
+            reason: "Tampered",
+            message: `${problems} entries of the last day are not as they were written: velocity audit verify names them`
+          }
+    )
     for (const { chain, lane, problem, seq } of findings) {
       yield* Effect.logError(`the audit log is not as it was written: ${problem} at ${chain}, lane ${lane}, seq ${seq}`)
     }

@@ -13,6 +13,7 @@ import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { type PartitionFault, partitionFaults } from "../postgres/PartitionFaults.ts"
 import { statement } from "../postgres/Statement.ts"
 import { Fence, type Superseded } from "./Fence.ts"
+import { say } from "./InstallationConditions.ts"
 
 /** How many months beside the current one are kept ready. */
 export const monthsAhead = 3
@@ -105,6 +106,16 @@ export const sweep: Effect.Effect<Horizons, DatabaseFailure | Superseded, Fence>
     yield* Metric.update(Metric.withAttributes(horizonGauge, { parent: log }), horizons[log])
     if (horizons[log] < 1) yield* Effect.logError(`${log} has partitions for ${horizons[log]} months ahead`)
   }
+  const short = logs.filter((log) => horizons[log] < 1)
+  yield* say({
+    type: "PartitionsAhead",
+    status: short.length === 0 ? "True" : "False",
+    reason: short.length === 0 ? "MonthsReady" : "HorizonShort",
+    message:
+      short.length === 0
+        ? "the logs have a partition for the next month"
+        : `${short.join(" and ")} have no partition for the next month, and writes will fail when it begins`
+  })
   yield* checkMonths
   const [failure] = failures
   return failure === undefined ? horizons : yield* Effect.fail(failure)

@@ -21,6 +21,7 @@ import { asSealer } from "../postgres/SealerTx.ts"
 import { statement } from "../postgres/Statement.ts"
 import { type AuditKeys, AuditKeyUnusable, readAuditKeys } from "./AuditKeys.ts"
 import { Fence, type Superseded } from "./Fence.ts"
+import { say } from "./InstallationConditions.ts"
 import { extendsOutside, type OutsideUnreadable, outsideFiles, RolledBack } from "./OutsideCheckpoint.ts"
 import * as Publisher from "./Publisher.ts"
 
@@ -68,11 +69,34 @@ const brokenGauge = Metric.gauge("velocity_audit_broken_lanes", {
   description: "Lanes whose next entry does not follow their last leaf, and which wait"
 })
 
-const entered = (state: SealerState): Effect.Effect<void> =>
+const measured = (state: SealerState): Effect.Effect<void> =>
   Effect.forEach(
     sealerStates,
     (one) => Metric.update(Metric.withAttributes(stateGauge, { state: one }), one === state ? 1 : 0),
     { discard: true }
+  )
+
+const conditionReasons: Readonly<Record<Exclude<SealerState, "stopped">, string>> = {
+  no_key: "NoKey",
+  unusable_key: "UnusableKey",
+  unknown_outside: "UnknownOutside",
+  rolled_back: "RolledBack",
+  sealing: "Sealing"
+}
+
+/** Tells what the sealer does, as a metric and as a condition of the installation. */
+const entered = (
+  state: Exclude<SealerState, "stopped">,
+  message = "heads of the log's tree are signed"
+): Effect.Effect<void, never, Fence> =>
+  Effect.andThen(
+    measured(state),
+    say({
+      type: "AuditSealed",
+      status: state === "sealing" ? "True" : "False",
+      reason: conditionReasons[state],
+      message
+    })
   )
 
 const appendSql =
@@ -280,18 +304,20 @@ export const make = Effect.fnUntraced(function* (
 const restoreHint =
   "If it was restored, or failed over, from an older copy: velocity audit restore-note --checkpoint FILE --reason TEXT. If not, the log was rewritten: keep both, and ask velocity audit verify --checkpoint FILE"
 
+const keyless =
+  "the audit log is not sealed: no VELOCITY_AUDIT_KEY_FILE; velocity audit keygen --name example.com/velocity --out FILE makes a key"
+
 /** Seals until another operator takes over; without a key says so once, and does nothing. */
 export const run = Effect.fnUntraced(function* (settings: SealerSettings) {
   const sealer = yield* make(settings)
-  const held = (state: SealerState, message: string) => Effect.andThen(entered(state), Effect.logError(message))
+  const held = (state: Exclude<SealerState, "stopped">, message: string) =>
+    Effect.andThen(entered(state, message), Effect.logError(message))
   /** Checks, then rounds, until something is wrong; a database that does not answer is only waited for. */
   const serve = Effect.gen(function* () {
     const keys = yield* readAuditKeys
     if (keys === undefined) {
-      yield* entered("no_key")
-      yield* Effect.logInfo(
-        "the audit log is not sealed: no VELOCITY_AUDIT_KEY_FILE; velocity audit keygen --name example.com/velocity --out FILE makes a key"
-      )
+      yield* entered("no_key", keyless)
+      yield* Effect.logInfo(keyless)
       return
     }
     yield* sealer.check(keys)
@@ -317,7 +343,7 @@ export const run = Effect.fnUntraced(function* (settings: SealerSettings) {
         case "AuditKeyUnusable":
           return held("unusable_key", `the audit log is not sealed: ${error.message}`)
         case "Superseded":
-          return entered("stopped")
+          return measured("stopped")
         default:
           return Effect.logWarning("the audit log could not be sealed, and is tried again", error)
       }
