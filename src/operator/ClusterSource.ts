@@ -55,7 +55,7 @@ const comparable = (status: Readonly<Record<string, unknown>>): string => {
 }
 
 const statusOf = (kind: Kind, state: ResourceState, generation: number | undefined): Record<string, unknown> => ({
-  observedGeneration: state.conditions.find((one) => one.type === "Ready")?.observedGeneration ?? generation ?? 0,
+  observedGeneration: generation ?? 0,
   ...Object.fromEntries(
     statusKeysOf(kind)
       .map((key) => [key, state.status[key]] as const)
@@ -110,6 +110,7 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
     vanished.delete(identity)
     if (object.metadata.deletionTimestamp !== undefined) {
       changed.delete(identity)
+      spoiled.delete(identity)
       if (hasFinalizer(object)) deleted.add(identity)
       // others' finalizers hold it; ours was taken away by somebody else
       else if (!released.has(object.metadata.uid) && before !== undefined) vanished.add(identity)
@@ -118,6 +119,7 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
     deleted.delete(identity)
     const decoded = decodeResource({ ...object, apiVersion: "velocity.sh/v1", kind })
     if ("faults" in decoded) {
+      changed.delete(identity)
       spoiled.set(identity, decoded.faults.map((one) => `${one.pointer}: ${one.detail}`).join("; "))
       return
     }
@@ -226,7 +228,10 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
       const object = objects.get(state.identity)
       if (object === undefined) return
       const kind = kindOf(state.identity)
-      const status = statusOf(kind, state, object.metadata.generation)
+      // what cannot be decoded was seen all the same; of anything else the conditions say which generation they are of
+      const judged = state.conditions.find((one) => one.type === "Ready")?.observedGeneration
+      const generation = spoiled.has(state.identity) ? object.metadata.generation : judged
+      const status = statusOf(kind, state, generation ?? object.metadata.generation)
       const before = (object.status ?? {}) as Record<string, unknown>
       if (comparable(before) === comparable(status)) return
       const written = yield* applyStatus(kind, object, status).pipe(

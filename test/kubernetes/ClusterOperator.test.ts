@@ -373,6 +373,34 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
       })
   )
 
+  it.effect("keeps what an object was when it turns bad in a way that the API server cannot see, and lets it go", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const { org } = database
+      const alice = (more: object) => binding(org, "alice", more)
+      const invalid = { expiresAt: "2099-02-31T12:00:00Z" }
+      yield* apply(...namespacesOf(org), ...parents(org), alice(invalid))
+      yield* startOperator({ database, kubeconfig: cluster.kubeconfig })
+      const refused = yield* reasonIs(alice({}), "ManifestInvalid")
+      expect(refused?.message).toContain("/spec/expiresAt: there is no such time")
+      yield* apply(alice({ expiresAt: "2099-02-28T12:00:00Z" }))
+      yield* ready(alice({}))
+      yield* apply(alice(invalid))
+      yield* promise(() =>
+        until("it is stalled", async () => conditionOf(await get(alice({})), "Stalled")?.status === "True")
+      )
+      const read = yield* promise(() => get(alice({})))
+      expect(read?.status?.observedGeneration).toBe(3)
+      expect(conditionOf(read, "Ready")).toMatchObject({ status: "True", observedGeneration: 2 })
+      const bound =
+        "select expires_at::text like '2099-02-28%' as kept from platform.role_bindings where chain like $1 || '/%'"
+      expect(yield* query(database.operatorUrl, bound, [org])).toEqual([{ kept: true }])
+      yield* remove(alice({}))
+      yield* isGone(alice({}))
+      expect(yield* query(database.operatorUrl, bound, [org])).toEqual([])
+    })
+  )
+
   it.effect("looks at the watched namespaces alone", () =>
     Effect.gen(function* () {
       const database = yield* freshDatabase
