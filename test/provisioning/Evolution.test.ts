@@ -6,11 +6,13 @@ import { layer } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import * as fc from "fast-check"
 import { expect } from "vitest"
+import { constraintName } from "../../src/domain/Names.ts"
 import { ApiSql } from "../../src/postgres/ApiSql.ts"
 import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
 import { OperatorSql, type Tx } from "../../src/postgres/OperatorSql.ts"
 import { statement } from "../../src/postgres/Statement.ts"
 import * as Catalogue from "../../src/provisioning/Catalogue.ts"
+import * as Drift from "../../src/provisioning/Drift.ts"
 import * as Evolution from "../../src/provisioning/Evolution.ts"
 import { connect, withDatabase } from "../support/Database.ts"
 import { makeWorld, originOf } from "./World.ts"
@@ -205,7 +207,6 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         expect(made).toEqual([{ name: "uq_left" }])
         const wanted = yield* look("select $1::text as path", [`${chain}/invalid/v1`])
         expect(wanted.length).toBe(1)
-        const { constraintName } = yield* Effect.promise(() => import("../../src/domain/Names.ts"))
         yield* look(`alter index ${schema}.uq_left rename to ${constraintName("uq", "invalid_v1", ["a"])}`)
         expect(yield* provision(spec)).toMatchObject({ _tag: "Applied" })
         const after = yield* look(
@@ -237,6 +238,45 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
           expect(yield* Evolution.provision(runner, wanted)).toMatchObject({ _tag: "Applied" })
         })
       )
+    )
+
+    it.effect("says which step records contradict that came meanwhile, and proves it when they are gone", () =>
+      Effect.gen(function* () {
+        const { apply, chain, define, domain, look, provision, runner, schema, sql } = yield* makeWorld
+        yield* domain()
+        yield* apply(define({ object: "late", fields: [{ name: "n", type: "integer" }] }))
+        yield* look(insertSql(`${schema}.late_v1`, "n", "n", 3))
+        const spec = define({ object: "late", fields: [{ name: "n", type: "integer", max: "9" }] })
+        let transactions = 0
+        const result = yield* Evolution.provision(
+          {
+            ...runner,
+            transaction: (f) =>
+              Effect.gen(function* () {
+                transactions += 1
+                // the plan is made; what was served still admits this
+                if (transactions === 2) yield* Effect.orDie(look(`update ${schema}.late_v1 set n = 50 where n = 3`))
+                return yield* runner.transaction(f)
+              })
+          },
+          { spec, origin: originOf("late") }
+        )
+        expect(result).toMatchObject({
+          _tag: "Conflicting",
+          message: "records that are there contradict it: prove max of n"
+        })
+        const path = `${chain}/late/v1`
+        expect(yield* look("select state from platform.plans where path = $1", [path])).toEqual([{ state: "Conflict" }])
+        // it is served, and holds for every write since
+        expect(yield* provision(spec)).toMatchObject({ _tag: "Unchanged" })
+        expect((yield* Effect.exit(look(`update ${schema}.late_v1 set n = 60 where n = 50`)))._tag).toBe("Failure")
+        const repair = sql.transaction((tx) => Drift.repair(tx, path, "operator/folder"))
+        expect((yield* repair).differences).toEqual([expect.stringContaining("validated is false and should be true")])
+        yield* look(`update ${schema}.late_v1 set n = 5 where n = 50`)
+        expect((yield* repair).planned).toBe(true)
+        expect(yield* provision(spec)).toMatchObject({ _tag: "Applied", steps: ["prove max of n"] })
+        expect((yield* repair).differences).toEqual([])
+      })
     )
 
     const values = ["x", "y", "z"]
