@@ -3,7 +3,7 @@
  * row is lost or altered but as the plan says), what is served meanwhile, and that whoever is stopped anywhere goes on.
  */
 import { layer } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Fiber, Layer, Schedule } from "effect"
 import * as fc from "fast-check"
 import { expect } from "vitest"
 import { constraintName } from "../../src/domain/Names.ts"
@@ -216,6 +216,51 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         )
         expect(after).toEqual([{ name: constraintName("uq", "invalid_v1", ["a"]), valid: true }])
       })
+    )
+
+    it.effect(
+      "goes on with an index whose build was killed, and waits for one that a stopped operator left behind",
+      () =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const { apply, database, define, domain, look, provision, schema } = yield* makeWorld
+            yield* domain()
+            yield* apply(define({ object: "built", fields: [{ name: "a", type: "string" }] }))
+            yield* look(insertSql(`${schema}.built_v1`, "a", "'a' || n", 10))
+            const spec = define({ object: "built", fields: [{ name: "a", type: "string", indexed: true }] })
+            const index = `${schema}.${constraintName("ix", "built_v1", ["a"])}`
+            const valid = look(`select indisvalid as valid from pg_index where indexrelid = to_regclass('${index}')`)
+            // a snapshot that every build waits for
+            const holder = yield* connect(database.superuserUrl)
+            yield* holder.query("begin isolation level repeatable read")
+            yield* holder.query(`select count(*) from ${schema}.built_v1`)
+            const waits = look(
+              `select a.pid::int4 as pid from pg_stat_activity a join pg_locks l on l.pid = a.pid
+           where a.datname = current_database() and a.query ~ '^(create|drop) index concurrently' and l.locktype = 'virtualxid' and not l.granted`
+            )
+            const waiting = waits.pipe(
+              Effect.repeat({ until: (rows) => rows.length > 0, schedule: Schedule.spaced("50 millis") })
+            )
+            const first = yield* Effect.forkScoped(Effect.exit(provision(spec)))
+            const [build] = yield* waiting
+            yield* look(`select pg_terminate_backend(${build?.pid})`)
+            expect((yield* Fiber.join(first))._tag).toBe("Failure")
+            expect(yield* valid).toEqual([{ valid: false }])
+            // the operator ends, and Postgres does not hear of it
+            const second = yield* Effect.forkScoped(provision(spec))
+            yield* waiting
+            yield* Fiber.interrupt(second)
+            if ((yield* waits).length > 0) {
+              expect(yield* provision(spec)).toMatchObject({ _tag: "Evolving", does: "index a" })
+            }
+            yield* holder.query("rollback")
+            const done = yield* provision(spec).pipe(
+              Effect.repeat({ until: (result) => result._tag !== "Evolving", schedule: Schedule.spaced("50 millis") })
+            )
+            expect(done._tag).toBe("Applied")
+            expect(yield* valid).toEqual([{ valid: true }])
+          })
+        )
     )
 
     it.effect("gives a lock up that does not come, and comes again", () =>
