@@ -218,49 +218,53 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
       })
     )
 
-    it.effect(
-      "goes on with an index whose build was killed, and waits for one that a stopped operator left behind",
-      () =>
-        Effect.scoped(
-          Effect.gen(function* () {
-            const { apply, database, define, domain, look, provision, schema } = yield* makeWorld
-            yield* domain()
-            yield* apply(define({ object: "built", fields: [{ name: "a", type: "string" }] }))
-            yield* look(insertSql(`${schema}.built_v1`, "a", "'a' || n", 10))
-            const spec = define({ object: "built", fields: [{ name: "a", type: "string", indexed: true }] })
-            const index = `${schema}.${constraintName("ix", "built_v1", ["a"])}`
-            const valid = look(`select indisvalid as valid from pg_index where indexrelid = to_regclass('${index}')`)
-            // a snapshot that every build waits for
-            const holder = yield* connect(database.superuserUrl)
-            yield* holder.query("begin isolation level repeatable read")
-            yield* holder.query(`select count(*) from ${schema}.built_v1`)
-            const waits = look(
-              `select a.pid::int4 as pid from pg_stat_activity a join pg_locks l on l.pid = a.pid
+    it.effect("goes on with an index whose build was killed, and waits for one that was left behind", () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { apply, chain, database, define, domain, look, provision, schema } = yield* makeWorld
+          yield* domain()
+          yield* apply(define({ object: "built", fields: [{ name: "a", type: "string" }] }))
+          yield* look(insertSql(`${schema}.built_v1`, "a", "'a' || n", 10))
+          const spec = define({ object: "built", fields: [{ name: "a", type: "string", indexed: true }] })
+          const index = `${schema}.${constraintName("ix", "built_v1", ["a"])}`
+          const valid = look(`select indisvalid as valid from pg_index where indexrelid = to_regclass('${index}')`)
+          // a snapshot that every build waits for
+          const holder = yield* connect(database.superuserUrl)
+          yield* holder.query("begin isolation level repeatable read")
+          yield* holder.query(`select count(*) from ${schema}.built_v1`)
+          const waits = look(
+            `select a.pid::int4 as pid from pg_stat_activity a join pg_locks l on l.pid = a.pid
            where a.datname = current_database() and a.query ~ '^(create|drop) index concurrently' and l.locktype = 'virtualxid' and not l.granted`
-            )
-            const waiting = waits.pipe(
-              Effect.repeat({ until: (rows) => rows.length > 0, schedule: Schedule.spaced("50 millis") })
-            )
-            const first = yield* Effect.forkScoped(Effect.exit(provision(spec)))
-            const [build] = yield* waiting
-            yield* look(`select pg_terminate_backend(${build?.pid})`)
-            expect((yield* Fiber.join(first))._tag).toBe("Failure")
-            expect(yield* valid).toEqual([{ valid: false }])
-            // the operator ends, and Postgres does not hear of it
-            const second = yield* Effect.forkScoped(provision(spec))
-            yield* waiting
-            yield* Fiber.interrupt(second)
-            if ((yield* waits).length > 0) {
-              expect(yield* provision(spec)).toMatchObject({ _tag: "Evolving", does: "index a" })
-            }
-            yield* holder.query("rollback")
-            const done = yield* provision(spec).pipe(
-              Effect.repeat({ until: (result) => result._tag !== "Evolving", schedule: Schedule.spaced("50 millis") })
-            )
-            expect(done._tag).toBe("Applied")
-            expect(yield* valid).toEqual([{ valid: true }])
-          })
-        )
+          )
+          const waiting = waits.pipe(
+            Effect.repeat({ until: (rows) => rows.length > 0, schedule: Schedule.spaced("50 millis") })
+          )
+          const first = yield* Effect.forkScoped(Effect.exit(provision(spec)))
+          const [build] = yield* waiting
+          yield* look(`select pg_terminate_backend(${build?.pid})`)
+          expect((yield* Fiber.join(first))._tag).toBe("Failure")
+          expect(yield* valid).toEqual([{ valid: false }])
+          // an operator that is stopped cancels what it waits for
+          const second = yield* Effect.forkScoped(provision(spec))
+          yield* waiting
+          yield* Fiber.interrupt(second)
+          yield* waits.pipe(
+            Effect.repeat({ until: (rows) => rows.length === 0, schedule: Schedule.spaced("50 millis") })
+          )
+          yield* holder.query("rollback")
+          // one that was killed leaves its session behind, at work
+          const left = yield* connect(database.superuserUrl)
+          const lock = `hashtextextended('velocity/build/${chain}/built/v1', 0)`
+          yield* left.query(`select pg_advisory_lock(${lock})::text as held`)
+          expect(yield* provision(spec)).toMatchObject({ _tag: "Evolving", does: "index a" })
+          yield* left.query(`select pg_advisory_unlock(${lock})`)
+          const done = yield* provision(spec).pipe(
+            Effect.repeat({ until: (result) => result._tag !== "Evolving", schedule: Schedule.spaced("50 millis") })
+          )
+          expect(done._tag).toBe("Applied")
+          expect(yield* valid).toEqual([{ valid: true }])
+        })
+      )
     )
 
     it.effect("gives a lock up that does not come, and comes again", () =>
