@@ -267,6 +267,34 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
       )
     )
 
+    it.effect("lets no trigger copy into a column that is read", () =>
+      Effect.gen(function* () {
+        const { apply, define, domain, look, schema } = yield* makeWorld
+        yield* domain()
+        yield* apply(
+          define({
+            object: "copied",
+            fields: [
+              { name: "a", type: "string" },
+              { name: "b", type: "string" }
+            ]
+          })
+        )
+        const codes = Effect.map(IsolationCheck.check(), (all) => all.map((one) => one.code))
+        const made = (to: string) =>
+          look(
+            `create trigger velocity_copy_0a0a0a0a before insert or update on ${schema}.copied_v1 for each row execute function platform.evolve_copy('a', '${to}')`
+          )
+        yield* made("b")
+        expect(yield* codes).toEqual(["unexpected_trigger"])
+        yield* look(`drop trigger velocity_copy_0a0a0a0a on ${schema}.copied_v1`)
+        yield* look(`alter table ${schema}.copied_v1 add column _n_0a0a0a0a text`)
+        yield* made("_n_0a0a0a0a")
+        expect(yield* codes).toEqual([])
+        yield* look(`drop table ${schema}.copied_v1`)
+      })
+    )
+
     it.effect("gives a lock up that does not come, and comes again", () =>
       Effect.scoped(
         Effect.gen(function* () {
