@@ -304,7 +304,9 @@ const rules: ReadonlyArray<Rule> = [
     union all
     select 'unexpected_trigger', format('%I on %s', t.tgname, t.tgrelid::regclass), 'a trigger that no definition asks for', format('DROP TRIGGER %I ON %s', t.tgname, t.tgrelid::regclass)
     from pg_trigger t join tenant_table c on c.oid = t.tgrelid
-    where not t.tgisinternal and not (t.tgname like 'velocity\\_copy\\_%' and exists (
+    where not t.tgisinternal and not (t.tgname like 'velocity\\_copy\\_%' and t.tgtype = 23
+      -- into the successor of a column, which nothing reads before it takes the column's place
+      and split_part(encode(t.tgargs, 'escape'), '\\000', 2) ~ '^_n_[0-9a-f]{8}$' and exists (
       select from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.oid = t.tgfoid and p.proname = 'evolve_copy' and n.nspname = 'platform'))
     union all
     select 'disabled_constraint', c.oid::regclass::text, 'the triggers of its foreign keys are disabled', format('ALTER TABLE %s ENABLE TRIGGER ALL', c.oid::regclass)

@@ -66,6 +66,8 @@ const longestBuild = 6 * 60 * 60_000
 interface Work {
   readonly wanted: Provision.WantedDefinition
   readonly planned: Provision.Planned
+  /** The step that is tried: told when it fails, and its transaction with it. */
+  trying: StoredStep | undefined
 }
 
 type Turn =
@@ -125,6 +127,7 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
     yield* entry(tx, work, "operator.plan.finish", { plan: planned.hash })
     return { _tag: "Done", generation: Number(rows[0]?.generation), steps } satisfies Turn
   }
+  work.trying = next
   yield* tx.query(statement("select set_config('lock_timeout', $1, true)", [stepLockTimeout]))
   if (next.concurrently) {
     yield* PlanStore.mark(tx, id, [next.position], "Running")
@@ -228,11 +231,10 @@ const evolving = ({ planned }: Work, step: StoredStep): Evolving => ({
 const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, until: number) {
   const { planned, wanted } = work
   let built: StoredStep | undefined
-  let at: StoredStep | undefined
   const contradicted = (error: DatabaseFailure | X) =>
     Effect.gen(function* () {
       if (!isFailure(error) || !isContradicted(error)) return yield* Effect.fail(error)
-      const message = `records that are there contradict it: ${at?.does ?? "a step"}`
+      const message = `records that are there contradict it: ${work.trying?.does ?? "a step"}`
       yield* runner.transaction((tx) =>
         Effect.gen(function* () {
           yield* PlanStore.end(tx, planned.id, "Conflict", message)
@@ -240,7 +242,7 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
             tx,
             work,
             "operator.plan.fail",
-            { plan: planned.hash, step: at?.position, does: at?.does },
+            { plan: planned.hash, step: work.trying?.position, does: work.trying?.does },
             "failed"
           )
         })
@@ -266,7 +268,6 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
         notes: (yield* runner.transaction((tx) => PlanStore.byId(tx, planned.id)))?.message?.split("; ") ?? []
       } satisfies Provision.Outcome
     }
-    at = one.step
     if (one._tag === "Build") {
       const there: boolean | Conflicting = yield* build(runner, work, one.step).pipe(Effect.catch(contradicted))
       if (typeof there !== "boolean") return there
@@ -293,7 +294,7 @@ export const provision = Effect.fn("Evolution.provision")(function* <X>(
   for (;;) {
     const outcome = yield* runner.transaction((tx) => Provision.apply(tx, wanted))
     if (outcome._tag !== "Planned" || outcome.state === "Waiting") return outcome
-    const result = yield* carryOn(runner, { wanted, planned: outcome }, until)
+    const result = yield* carryOn(runner, { wanted, planned: outcome, trying: undefined }, until)
     // what it has become is judged anew
     if (result._tag !== "Overtaken") return result
   }

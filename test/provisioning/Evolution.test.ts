@@ -3,14 +3,16 @@
  * row is lost or altered but as the plan says), what is served meanwhile, and that whoever is stopped anywhere goes on.
  */
 import { layer } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Fiber, Layer, Schedule } from "effect"
 import * as fc from "fast-check"
 import { expect } from "vitest"
+import { constraintName } from "../../src/domain/Names.ts"
 import { ApiSql } from "../../src/postgres/ApiSql.ts"
 import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
 import { OperatorSql, type Tx } from "../../src/postgres/OperatorSql.ts"
 import { statement } from "../../src/postgres/Statement.ts"
 import * as Catalogue from "../../src/provisioning/Catalogue.ts"
+import * as Drift from "../../src/provisioning/Drift.ts"
 import * as Evolution from "../../src/provisioning/Evolution.ts"
 import { connect, withDatabase } from "../support/Database.ts"
 import { makeWorld, originOf } from "./World.ts"
@@ -205,7 +207,6 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         expect(made).toEqual([{ name: "uq_left" }])
         const wanted = yield* look("select $1::text as path", [`${chain}/invalid/v1`])
         expect(wanted.length).toBe(1)
-        const { constraintName } = yield* Effect.promise(() => import("../../src/domain/Names.ts"))
         yield* look(`alter index ${schema}.uq_left rename to ${constraintName("uq", "invalid_v1", ["a"])}`)
         expect(yield* provision(spec)).toMatchObject({ _tag: "Applied" })
         const after = yield* look(
@@ -214,6 +215,83 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
           [constraintName("uq", "invalid_v1", ["a"])]
         )
         expect(after).toEqual([{ name: constraintName("uq", "invalid_v1", ["a"]), valid: true }])
+      })
+    )
+
+    it.effect("goes on with an index whose build was killed, and waits for one that was left behind", () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { apply, chain, database, define, domain, look, provision, schema } = yield* makeWorld
+          yield* domain()
+          yield* apply(define({ object: "built", fields: [{ name: "a", type: "string" }] }))
+          yield* look(insertSql(`${schema}.built_v1`, "a", "'a' || n", 10))
+          const spec = define({ object: "built", fields: [{ name: "a", type: "string", indexed: true }] })
+          const index = `${schema}.${constraintName("ix", "built_v1", ["a"])}`
+          const valid = look(`select indisvalid as valid from pg_index where indexrelid = to_regclass('${index}')`)
+          // a snapshot that every build waits for
+          const holder = yield* connect(database.superuserUrl)
+          yield* holder.query("begin isolation level repeatable read")
+          yield* holder.query(`select count(*) from ${schema}.built_v1`)
+          const waits = look(
+            `select a.pid::int4 as pid from pg_stat_activity a join pg_locks l on l.pid = a.pid
+           where a.datname = current_database() and a.query ~ '^(create|drop) index concurrently' and l.locktype = 'virtualxid' and not l.granted`
+          )
+          const waiting = waits.pipe(
+            Effect.repeat({ until: (rows) => rows.length > 0, schedule: Schedule.spaced("50 millis") })
+          )
+          const first = yield* Effect.forkScoped(Effect.exit(provision(spec)))
+          const [build] = yield* waiting
+          yield* look(`select pg_terminate_backend(${build?.pid})`)
+          expect((yield* Fiber.join(first))._tag).toBe("Failure")
+          expect(yield* valid).toEqual([{ valid: false }])
+          // an operator that is stopped cancels what it waits for
+          const second = yield* Effect.forkScoped(provision(spec))
+          yield* waiting
+          yield* Fiber.interrupt(second)
+          yield* waits.pipe(
+            Effect.repeat({ until: (rows) => rows.length === 0, schedule: Schedule.spaced("50 millis") })
+          )
+          yield* holder.query("rollback")
+          // one that was killed leaves its session behind, at work
+          const left = yield* connect(database.superuserUrl)
+          const lock = `hashtextextended('velocity/build/${chain}/built/v1', 0)`
+          yield* left.query(`select pg_advisory_lock(${lock})::text as held`)
+          expect(yield* provision(spec)).toMatchObject({ _tag: "Evolving", does: "index a" })
+          yield* left.query(`select pg_advisory_unlock(${lock})`)
+          const done = yield* provision(spec).pipe(
+            Effect.repeat({ until: (result) => result._tag !== "Evolving", schedule: Schedule.spaced("50 millis") })
+          )
+          expect(done._tag).toBe("Applied")
+          expect(yield* valid).toEqual([{ valid: true }])
+        })
+      )
+    )
+
+    it.effect("lets no trigger copy into a column that is read", () =>
+      Effect.gen(function* () {
+        const { apply, define, domain, look, schema } = yield* makeWorld
+        yield* domain()
+        yield* apply(
+          define({
+            object: "copied",
+            fields: [
+              { name: "a", type: "string" },
+              { name: "b", type: "string" }
+            ]
+          })
+        )
+        const codes = Effect.map(IsolationCheck.check(), (all) => all.map((one) => one.code))
+        const made = (to: string) =>
+          look(
+            `create trigger velocity_copy_0a0a0a0a before insert or update on ${schema}.copied_v1 for each row execute function platform.evolve_copy('a', '${to}')`
+          )
+        yield* made("b")
+        expect(yield* codes).toEqual(["unexpected_trigger"])
+        yield* look(`drop trigger velocity_copy_0a0a0a0a on ${schema}.copied_v1`)
+        yield* look(`alter table ${schema}.copied_v1 add column _n_0a0a0a0a text`)
+        yield* made("_n_0a0a0a0a")
+        expect(yield* codes).toEqual([])
+        yield* look(`drop table ${schema}.copied_v1`)
       })
     )
 
@@ -237,6 +315,45 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
           expect(yield* Evolution.provision(runner, wanted)).toMatchObject({ _tag: "Applied" })
         })
       )
+    )
+
+    it.effect("says which step records contradict that came meanwhile, and proves it when they are gone", () =>
+      Effect.gen(function* () {
+        const { apply, chain, define, domain, look, provision, runner, schema, sql } = yield* makeWorld
+        yield* domain()
+        yield* apply(define({ object: "late", fields: [{ name: "n", type: "integer" }] }))
+        yield* look(insertSql(`${schema}.late_v1`, "n", "n", 3))
+        const spec = define({ object: "late", fields: [{ name: "n", type: "integer", max: "9" }] })
+        let transactions = 0
+        const result = yield* Evolution.provision(
+          {
+            ...runner,
+            transaction: (f) =>
+              Effect.gen(function* () {
+                transactions += 1
+                // the plan is made; what was served still admits this
+                if (transactions === 2) yield* Effect.orDie(look(`update ${schema}.late_v1 set n = 50 where n = 3`))
+                return yield* runner.transaction(f)
+              })
+          },
+          { spec, origin: originOf("late") }
+        )
+        expect(result).toMatchObject({
+          _tag: "Conflicting",
+          message: "records that are there contradict it: prove max of n"
+        })
+        const path = `${chain}/late/v1`
+        expect(yield* look("select state from platform.plans where path = $1", [path])).toEqual([{ state: "Conflict" }])
+        // it is served, and holds for every write since
+        expect(yield* provision(spec)).toMatchObject({ _tag: "Unchanged" })
+        expect((yield* Effect.exit(look(`update ${schema}.late_v1 set n = 60 where n = 50`)))._tag).toBe("Failure")
+        const repair = sql.transaction((tx) => Drift.repair(tx, path, "operator/folder"))
+        expect((yield* repair).differences).toEqual([expect.stringContaining("validated is false and should be true")])
+        yield* look(`update ${schema}.late_v1 set n = 5 where n = 50`)
+        expect((yield* repair).planned).toBe(true)
+        expect(yield* provision(spec)).toMatchObject({ _tag: "Applied", steps: ["prove max of n"] })
+        expect((yield* repair).differences).toEqual([])
+      })
     )
 
     const values = ["x", "y", "z"]
