@@ -230,20 +230,21 @@ export const listSql = (
   const page = pageRows(type, caller, rows, order, pages, pageSize(limit), bind)
   const last = `${bind(limit)}::int8`
   // joins may lose the order of the page, which the plain form keeps
-  const ordered = joined.joins === "" ? "" : " order by _p._n"
-  const onPage = `filter (where _p._n <= ${last})`
+  const [number, ordered] = joined.joins === "" ? ["", ""] : ["row_number() over () as _n, ", " order by _p._n"]
   const { reads } = type.def.spec.audit
-  const told = reads === "all" ? `, 'ids', coalesce(jsonb_agg(_p.id) ${onPage}, '[]')` : ""
+  const told = reads === "all" ? ", 'ids', coalesce(jsonb_agg(_p.id), '[]')" : ""
   const audit = isAudited(type)
-    ? `, ${auditCall("null::uuid", `jsonb_build_object('count', count(*) ${onPage}${told})`)} is null as unaudited`
+    ? `, ${auditCall("null::uuid", `jsonb_build_object('count', count(*)${told})`)} is null as unaudited`
     : ""
-  const sql = `select coalesce(string_agg(_p._j, ','${ordered}) ${onPage}, '') as items,
-  coalesce(max(_p._n) > ${last}, false) as more, array_to_json(max(_p._k) filter (where _p._n = ${last}))::text as keys, ${entered(type, "read")}${audit}
+  // the rows are kept, so that the last one and the one behind it are looked at without numbering all
+  const sql = `with _q as materialized (
+  ${page}),
+_e as materialized (select ${keySql(order, rowAlias)} as _k from _q ${rowAlias} offset ${last} - 1 limit 2)
+select coalesce(string_agg(_p._j, ','${ordered}), '') as items, (select count(*) > 1 from _e) as more,
+  (select array_to_json(_e._k)::text from _e limit 1) as keys, ${entered(type, "read")}${audit}
 from (
-  select ${rowAlias}._n, ${rowAlias}.id, ${keySql(order, rowAlias)} as _k, row_to_json(_b.*)::text as _j
-  from (select row_number() over () as _n, _q.* from (
-    ${page}) _q
-  ) ${rowAlias}${joined.joins} cross join lateral (select ${list}) _b where ${rowAlias}._n <= ${last} + 1
+  select ${joined.joins === "" ? "" : `${rowAlias}._n, `}${rowAlias}.id, row_to_json(_b.*)::text as _j
+  from (select ${number}_q.* from _q limit ${last}) ${rowAlias}${joined.joins} cross join lateral (select ${list}) _b
 ) _p`
   return statement(bounded(type, sql), parameters.values)
 }
