@@ -31,7 +31,7 @@ export interface Runner<X = never> {
   ) => Effect.Effect<A, E | DatabaseFailure>
 }
 
-/** A plan that is being carried out and was left for now. */
+/** A plan that is being carried out whose next step comes with a later look. */
 export interface Evolving {
   readonly _tag: "Evolving"
   readonly path: string
