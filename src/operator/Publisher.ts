@@ -123,6 +123,9 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Publisher, never, Fence | Scope.Scope> {
   const fence = yield* Fence
   const queues: Array<Queue.Queue<KeptCheckpoint>> = []
+  /** What was handed over last, and the cosignatures that witnesses have given it since. */
+  let newest: KeptCheckpoint | undefined
+  let gathered = ""
 
   /** Takes the newest there is to `attempt`, again until it succeeds or a newer one comes. */
   const target = Effect.fnUntraced(function* <E extends { readonly message: string }>(
@@ -173,9 +176,10 @@ export const make = Effect.fnUntraced(function* (
         const size = known.epoch === checkpoint.epoch ? known.size : 0
         const { lines, seen } = yield* publishToWitness(url, checkpoint, size)
         known = { epoch: checkpoint.epoch, size: seen }
-        if (folder !== undefined && lines.length > 0 && Queue.sizeUnsafe(folder) === 0) {
-          const whole = lines.map((line) => `${line}\n`).join("")
-          yield* Queue.offer(folder, { ...checkpoint, cosignatures: `${checkpoint.cosignatures}${whole}` })
+        // the folder gets it again with what was cosigned, in place of one without that waits there; never an older one
+        if (folder !== undefined && lines.length > 0 && newest === checkpoint) {
+          gathered += lines.map((line) => `${line}\n`).join("")
+          yield* Queue.offer(folder, { ...checkpoint, cosignatures: `${checkpoint.cosignatures}${gathered}` })
         }
       }).pipe(
         Effect.provideService(Fence, fence),
@@ -184,6 +188,11 @@ export const make = Effect.fnUntraced(function* (
     )
   }
   return {
-    offer: (checkpoint) => Effect.forEach(queues, (queue) => Queue.offer(queue, checkpoint), { discard: true })
+    offer: (checkpoint) =>
+      Effect.suspend(() => {
+        newest = checkpoint
+        gathered = ""
+        return Effect.forEach(queues, (queue) => Queue.offer(queue, checkpoint), { discard: true })
+      })
   }
 })

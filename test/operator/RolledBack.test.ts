@@ -52,7 +52,7 @@ const sealed = Effect.fnUntraced(function* (
 
 /** Waits for what another fiber does. */
 const eventually = (look: () => Promise<boolean>) =>
-  Effect.promise(() => expect.poll(look, { timeout: 15_000, interval: 20 }).toBe(true))
+  Effect.promise(() => expect.poll(look, { timeout: 60_000, interval: 20 }).toBe(true))
 
 const published = (folder: string) => (made: KeptCheckpoint) =>
   eventually(async () => (await readFile(join(folder, "checkpoint"), "utf8").catch(() => "")).startsWith(made.note))
