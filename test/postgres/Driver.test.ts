@@ -1,4 +1,7 @@
-/** What we rely on in the driver: if one of these changes with a new version, this says so before a tenant does. */
+/**
+ * What we rely on in the driver's codecs and in our connection over them: if one of these changes with a new version, this
+ * says so before a tenant does.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Session from "../../src/postgres/Session.ts"
