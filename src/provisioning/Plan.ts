@@ -54,13 +54,16 @@ export interface Plan {
   readonly notes: ReadonlyArray<string>
 }
 
+/** What a step has that most have not. */
+export type StepFacts = Partial<Omit<Step, "phase" | "does" | "sql" | "lock">>
+
 /** A step with what most steps have. */
 export const step = (
   phase: Phase,
   does: string,
   sql: ReadonlyArray<string>,
   lock: Lock,
-  more: Partial<Omit<Step, "phase" | "does" | "sql" | "lock">> = {}
+  more: StepFacts = {}
 ): Step => ({
   phase,
   does,
