@@ -83,6 +83,18 @@ export interface Fact {
   readonly records: number
 }
 
+/** Reads a fact from a row of `platform.anomaly_read` or of the log, added up in the same way. */
+export const factOf = (row: Readonly<Record<string, unknown>>): Fact => ({
+  chain: String(row.chain),
+  actor: String(row.actor),
+  address: String(row.address),
+  action: String(row.action),
+  outcome: String(row.outcome),
+  minute: (row.minute as Date).getTime(),
+  entries: Number(row.entries),
+  records: Number(row.records)
+})
+
 /** For whom a rule counted; '' where it does not group by that. */
 export interface Group {
   readonly chain: string

@@ -12,8 +12,8 @@ import {
   type AnomalyRule,
   amountOf,
   type Crossing,
-  chainOfGroup,
   type Fact,
+  factOf,
   type Group,
   groupOf,
   type Hours,
@@ -28,7 +28,9 @@ import { WorkingHours } from "../domain/WorkingHours.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
-import type { AnomalySettings, Endpoint } from "./AnomalySettings.ts"
+import { type Alert, causeOf, iso, raise, type Scan, utc } from "./AnomalyAlerts.ts"
+import type { AnomalySettings } from "./AnomalySettings.ts"
+import { rewound, verify } from "./AnomalyVerification.ts"
 import { Fence, roundOf, type Superseded } from "./Fence.ts"
 
 /** Entries of one transaction. */
@@ -49,43 +51,12 @@ const scanGauge = Metric.gauge("velocity_anomaly_last_scan_seconds", {
   description: "When the last scan ended well, in seconds since 1970"
 })
 
-/** What a scan is done with, and when. */
-export interface Scan extends Pick<AnomalySettings, "rules" | "endpoints"> {
-  /** Milliseconds since 1970. */
-  readonly now: number
-}
-
 /** What a scan did. */
 export interface Scanned {
   readonly entries: number
   /** Ids of the alerts that it raised. */
   readonly alerts: ReadonlyArray<string>
 }
-
-/** Where an entry stands, as an alert tells it. */
-interface Cause {
-  readonly chain: string
-  readonly lane: number
-  readonly seq: string
-  readonly id: string | null
-  readonly occurred_at: string
-  readonly problem?: string
-}
-
-interface Alert extends Group {
-  readonly rule: AnomalyRule
-  /** The moment whose hour has one such alert. */
-  readonly at: number
-  readonly from: string
-  readonly to: string
-  readonly counted: number
-  readonly causes: ReadonlyArray<Cause>
-}
-
-type Row = Readonly<Record<string, unknown>>
-
-const iso = (millis: number): string => new Date(millis).toISOString()
-const utc = (column: string): string => `to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
 
 /** The working hours that organisations tell; one that a newer version wrote and this one cannot read tells none. */
 const readHours = Effect.fnUntraced(function* (tx: Tx) {
@@ -98,17 +69,6 @@ const readHours = Effect.fnUntraced(function* (tx: Tx) {
     if ("value" in decoded) hours.set(String(org), decoded.value)
   }
   return hours as Hours
-})
-
-const factOf = (row: Row): Fact => ({
-  chain: String(row.chain),
-  actor: String(row.actor),
-  address: String(row.address),
-  action: String(row.action),
-  outcome: String(row.outcome),
-  minute: (row.minute as Date).getTime(),
-  entries: Number(row.entries),
-  records: Number(row.records)
 })
 
 /** What a batch added to a rule's counts. */
@@ -181,15 +141,6 @@ const crossingsOf = Effect.fnUntraced(function* (tx: Tx, rule: AnomalyRule, coun
 const entriesSql = `select chain, lane::int4 as lane, seq::text as seq, id::text as id, ${utc("occurred_at")} as occurred_at, actor, action, outcome
   from platform.anomaly_entries($1::timestamptz, $2::timestamptz, $3, $4, $5, $6::text[], $7::text[])`
 
-const causeOf = (row: Row): Cause => ({
-  chain: String(row.chain),
-  lane: Number(row.lane),
-  seq: String(row.seq),
-  id: row.id === null ? null : String(row.id),
-  occurred_at: String(row.occurred_at),
-  ...(row.problem === undefined ? {} : { problem: String(row.problem) })
-})
-
 /** The alert of a crossing, with the newest of the entries that caused it. */
 const alertOf = Effect.fnUntraced(function* (tx: Tx, rule: AnomalyRule, crossing: Crossing, hours: Hours) {
   const to = crossing.minute + minuteMillis
@@ -230,48 +181,6 @@ const alertOf = Effect.fnUntraced(function* (tx: Tx, rule: AnomalyRule, crossing
   } satisfies Alert
 })
 
-/** Names of the endpoints that an alert goes to: those that want it and are not gone. */
-const endpointsFor = (endpoints: ReadonlyArray<Endpoint>, gone: ReadonlySet<string>, rule: AnomalyRule) =>
-  endpoints
-    .filter(({ name, severities, urlHash }) => severities.includes(rule.severity) && !gone.has(`${name} ${urlHash}`))
-    .map(({ name }) => name)
-
-/** Keeps alerts, last in their transaction, since each holds a lane of the log until its end; answers the new ones. */
-const raise = Effect.fnUntraced(function* (tx: Tx, alerts: ReadonlyArray<Alert>, { endpoints, now }: Scan) {
-  if (alerts.length === 0) return []
-  const { rows } = yield* tx.query(
-    statement("select endpoint || ' ' || url_hash as gone from platform.anomaly_endpoints")
-  )
-  const gone = new Set(rows.map((row) => String(row.gone)))
-  const raised: Array<{ readonly id: string; readonly rule: AnomalyRule }> = []
-  for (const { actor, address, at, causes, counted, from, rule, to, ...group } of alerts) {
-    const said = {
-      rule: rule.name,
-      title: rule.title,
-      severity: rule.severity,
-      chain: chainOfGroup({ ...group, actor, address }),
-      actor,
-      address,
-      at: iso(at),
-      window_from: from,
-      window_to: to,
-      counted,
-      threshold: rule.threshold,
-      explanation: causes
-    }
-    const kept = yield* tx.query(
-      statement("select platform.anomaly_raise($1::jsonb, $2::text[], $3::timestamptz)::text as id", [
-        JSON.stringify(said),
-        endpointsFor(endpoints, gone, rule),
-        iso(now)
-      ])
-    )
-    const id = kept.rows[0]?.id
-    if (typeof id === "string") raised.push({ id, rule })
-  }
-  return raised
-})
-
 /** One batch: reads, counts, and raises. */
 const batch = Effect.fnUntraced(function* (tx: Tx, scan: Scan) {
   const { rows } = yield* tx.query(
@@ -294,78 +203,6 @@ const batch = Effect.fnUntraced(function* (tx: Tx, scan: Scan) {
     for (const crossing of yield* crossingsOf(tx, rule, counts)) alerts.push(yield* alertOf(tx, rule, crossing, hours))
   }
   return { entries, raised: yield* raise(tx, alerts, scan) }
-})
-
-/** The rule about what verification finds, where there is one in force; the most severe of several. */
-const verificationRules = (rules: ReadonlyArray<AnomalyRule>) =>
-  rules.filter(({ enabled, source }) => enabled && source === "verification")
-
-interface Found {
-  readonly chain: string
-  readonly count: number
-  readonly causes: ReadonlyArray<Cause>
-}
-
-const broken = (found: ReadonlyArray<Found>, from: string, to: string, { now, rules }: Scan): ReadonlyArray<Alert> =>
-  verificationRules(rules).flatMap((rule) =>
-    found
-      .filter(({ count }) => count >= rule.threshold)
-      .map(({ causes, chain, count }) => ({
-        rule,
-        chain,
-        actor: "",
-        address: "",
-        at: now,
-        from,
-        to,
-        counted: count,
-        causes
-      }))
-  )
-
-/** Lanes that no longer hold what was read last. */
-const rewound = Effect.fnUntraced(function* (tx: Tx, scan: Scan) {
-  const { rows } = yield* tx.query(
-    statement(
-      `select chain, lane::int4 as lane, seq::text as seq, null as id, ${utc("occurred_at")} as occurred_at, problem from platform.anomaly_rewound()`
-    )
-  )
-  const chains = Map.groupBy(rows, (row) => String(row.chain))
-  const found = [...chains].map(([chain, lanes]) => ({
-    chain,
-    count: lanes.length,
-    causes: lanes.slice(0, 100).map(causeOf)
-  }))
-  return yield* raise(tx, broken(found, iso(scan.now - minuteMillis), iso(scan.now), scan), scan)
-})
-
-const unverifiedSql = `select unverified_from::text as "from", least(unverified_from + interval '10 minutes', unverified_to + interval '1 microsecond')::text as "to"
-  from platform.anomaly_scanner where unverified_from is not null for update`
-
-const findingsSql = `with found as materialized (
-    select v.*, row_number() over (partition by v.chain order by v.lane, v.seq) as place from platform.audit_verify_window($1::timestamptz, $2::timestamptz) v)
-  select chain, count(*)::int4 as count, json_agg(json_build_object('chain', chain, 'lane', lane, 'seq', seq::text, 'id', id,
-    'occurred_at', ${utc("occurred_at")}, 'problem', problem) order by place) filter (where place <= 100)::text as causes
-  from found group by chain order by chain`
-
-const verifiedSql = `update platform.anomaly_scanner set
-  unverified_from = case when $1::timestamptz > unverified_to then null else $1::timestamptz end,
-  unverified_to = case when $1::timestamptz > unverified_to then null else unverified_to end`
-
-/** Verifies ten minutes of what was read; undefined where all of it is. */
-const verify = Effect.fnUntraced(function* (tx: Tx, scan: Scan) {
-  const { rows } = yield* tx.query(statement(unverifiedSql))
-  const [window] = rows
-  if (window === undefined) return undefined
-  const [from, to] = [String(window.from), String(window.to)]
-  const found = yield* tx.query(statement(findingsSql, [from, to]))
-  yield* tx.query(statement(verifiedSql, [to]))
-  const chains = found.rows.map((row) => ({
-    chain: String(row.chain),
-    count: Number(row.count),
-    causes: JSON.parse(String(row.causes)) as ReadonlyArray<Cause>
-  }))
-  return yield* raise(tx, broken(chains, from, to, scan), scan)
 })
 
 const purgeSql = "delete from platform.anomaly_buckets where minute < $1::timestamptz or rule <> all ($2::text[])"

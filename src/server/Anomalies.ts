@@ -8,6 +8,7 @@ import {
   alertAction,
   type Crossing,
   chainOfGroup,
+  factOf,
   minuteMillis,
   windowMillis
 } from "../domain/AnomalyRule.ts"
@@ -171,18 +172,7 @@ export class Anomalies extends Context.Service<
           rule.match.outcomes ?? null
         ])
         const crossed = auditor.stream(asked).pipe(
-          Stream.map((row) =>
-            windows.add({
-              chain: String(row.chain),
-              actor: String(row.actor),
-              address: String(row.address),
-              action: String(row.action),
-              outcome: String(row.outcome),
-              minute: (row.minute as Date).getTime(),
-              entries: Number(row.entries),
-              records: Number(row.records)
-            })
-          ),
+          Stream.map((row) => windows.add(factOf(row))),
           Stream.concat(Stream.suspend(() => Stream.make(windows.end()))),
           Stream.flatMap((crossings: ReadonlyArray<Crossing>) => Stream.fromIterable(crossings)),
           Stream.filter(({ minute }) => minute + minuteMillis > from),
