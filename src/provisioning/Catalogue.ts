@@ -2,7 +2,9 @@
  * A record type's table as the catalogue has it, in Postgres's own normal form: what is there and what is wanted are both
  * read by this one query, so no expression is ever parsed, or compared as we wrote it (fine print 44).
  *
- * NOT NULL is read from the column and never as a constraint, because 18 lists it among them and 16 does not.
+ * NOT NULL is read from the column and never as a constraint, because 18 lists it among them and 16 does not. Everything is
+ * in an order of its own and never in the one in which Postgres came by it: that changes with the statistics, and the hash of
+ * a plan, by which it is approved, is over its steps in their order.
  */
 import { Effect, Schema } from "effect"
 import { sha256Hex } from "../domain/Sha256.ts"
@@ -81,22 +83,22 @@ const sql = `select json_build_object(
       'collation', (select l.collname from pg_collation l join pg_type y on y.oid = a.atttypid where l.oid = a.attcollation and l.oid <> y.typcollation),
       'notNull', a.attnotnull,
       'default', case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end,
-      'generated', case when a.attgenerated <> '' then a.attgenerated::text || ' ' || pg_get_expr(d.adbin, d.adrelid) end)), '{}')
+      'generated', case when a.attgenerated <> '' then a.attgenerated::text || ' ' || pg_get_expr(d.adbin, d.adrelid) end) order by a.attnum), '{}')
     from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
   'constraints', (select coalesce(json_object_agg(k.conname, json_build_object('kind', k.contype,
       'definition', regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''), 'validated', k.convalidated,
-      'comment', obj_description(k.oid, 'pg_constraint'))), '{}')
+      'comment', obj_description(k.oid, 'pg_constraint')) order by k.conname collate "C"), '{}')
     from pg_constraint k where k.conrelid = c.oid and k.contype <> 'n'),
   'indexes', (select coalesce(json_object_agg(i.relname, json_build_object('definition', pg_get_indexdef(i.oid), 'valid', x.indisvalid,
-      'comment', obj_description(i.oid, 'pg_class'))), '{}')
+      'comment', obj_description(i.oid, 'pg_class')) order by i.relname collate "C"), '{}')
     from pg_index x join pg_class i on i.oid = x.indexrelid
     where x.indrelid = c.oid and not exists (select from pg_constraint k where k.conindid = i.oid and k.contype in ('p', 'u', 'x') and k.conrelid = c.oid)),
   'policies', (select coalesce(json_object_agg(p.polname, json_build_object('command', p.polcmd, 'permissive', p.polpermissive,
       'roles', (select json_agg(case r when 0 then 'PUBLIC' else pg_get_userbyid(r)::text end order by pg_get_userbyid(r)::text collate "C") from unnest(p.polroles) r),
-      'using', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid))), '{}')
+      'using', pg_get_expr(p.polqual, p.polrelid), 'check', pg_get_expr(p.polwithcheck, p.polrelid)) order by p.polname collate "C"), '{}')
     from pg_policy p where p.polrelid = c.oid),
-  'triggers', (select coalesce(json_object_agg(t.tgname, pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text), '{}')
+  'triggers', (select coalesce(json_object_agg(t.tgname, pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text order by t.tgname collate "C"), '{}')
     from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal),
   'grants', ${grantsOf("c")},
   'view', (select json_build_object('definition', pg_get_viewdef(v.oid), 'options', coalesce(array_to_json(v.reloptions), '[]'),

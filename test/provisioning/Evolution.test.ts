@@ -14,6 +14,7 @@ import { statement } from "../../src/postgres/Statement.ts"
 import * as Catalogue from "../../src/provisioning/Catalogue.ts"
 import * as Drift from "../../src/provisioning/Drift.ts"
 import * as Evolution from "../../src/provisioning/Evolution.ts"
+import * as Provision from "../../src/provisioning/Provision.ts"
 import { connect, withDatabase } from "../support/Database.ts"
 import { makeWorld, originOf } from "./World.ts"
 
@@ -353,6 +354,39 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         expect((yield* repair).planned).toBe(true)
         expect(yield* provision(spec)).toMatchObject({ _tag: "Applied", steps: ["prove max of n"] })
         expect((yield* repair).differences).toEqual([])
+      })
+    )
+
+    it.effect("makes the same plan whatever way Postgres takes through its catalogue", () =>
+      Effect.gen(function* () {
+        const { apply, define, domain, look, schema, sql } = yield* makeWorld
+        yield* domain()
+        const fieldsOf = (bounded: object) => [
+          { name: "stays", type: "string" },
+          ...["e", "b", "d", "a", "c"].flatMap((name) => [
+            { name, type: "string", ...bounded },
+            { name: `${name}_n`, type: "integer" }
+          ])
+        ]
+        yield* apply(define({ object: "ways", fields: fieldsOf({ maxLength: 9, pattern: "^[a-z]+$", indexed: true }) }))
+        yield* look(insertSql(`${schema}.ways_v1`, "stays", "'s'", 3))
+        const spec = define({ object: "ways", fields: fieldsOf({}).filter(({ name }) => !name.endsWith("_n")) })
+        const planned = (settings: ReadonlyArray<string>) =>
+          sql.transaction((tx) =>
+            Effect.gen(function* () {
+              for (const setting of settings) yield* tx.query(statement(`set local ${setting}`))
+              return yield* Provision.apply(tx, { spec, origin: originOf("ways") }, true)
+            })
+          )
+        const plan = yield* planned([])
+        expect(plan._tag).toBe("Planned")
+        for (const off of [
+          ["enable_seqscan = off"],
+          ["enable_seqscan = off", "enable_bitmapscan = off"],
+          ["enable_nestloop = off"],
+          ["enable_indexscan = off", "enable_bitmapscan = off"]
+        ])
+          expect(yield* planned(off), off.join(", ")).toEqual(plan)
       })
     )
 
