@@ -227,16 +227,18 @@ begin
     end if;
     return query
     with entry as (
+      -- by itself (offset 0), so that what is sorted is the hash and not all that it is over
       select a.chain, a.lane, a.seq, a.id, a.occurred_at, a.prev_hash, a.hash,
         sha256('\x00'::bytea || record_send(row(a.chain, a.lane, a.seq, a.occurred_at, a.id, a.actor, a.action, a.outcome,
           a.schema_path, a.entity_id, a.payload, a.request_id, a.reason, a.ticket_ref, a.fail_modes, a.db_login, a.db_role,
           a.prev_hash))) as computed
       from platform.audit_log a
       where a.occurred_at >= v_at and a.occurred_at < v_next
+      offset 0
     ), linked as (
       select e.*, lag(e.seq) over w as last_seq, lag(e.hash) over w as last_hash, lag(e.occurred_at) over w as last_at
       from entry e
-      window w as (partition by e.chain collate "C", e.lane order by e.seq, e.occurred_at)
+      window w as (partition by e.lane, e.chain collate "C" order by e.seq, e.occurred_at)
     ), apart as (
       select l.*, l.last_seq is null or (l.last_seq <> l.seq and l.last_seq + 1 <> l.seq) as odd from linked l
     ), told as (
@@ -265,11 +267,12 @@ begin
         when l.prev_hash <> sha256(convert_to(format('velocity/audit/v1/%s/%s', l.chain, l.lane), 'UTF8')) then 'link_broken'
         end as problem
       from few l
-      -- the month of the entry itself is one index; only where that has nothing are all of them asked
+      -- the month of the entry itself is one index; only where that has nothing are all of them asked. By the key of the lane:
+      -- with two bounds of time that it can use, the planner would read the month up to the entry instead, for each lane
       left join lateral (
         select o.seq, o.hash, o.occurred_at from platform.audit_log o
         where l.odd and o.chain = l.chain and o.lane = l.lane and o.seq between l.seq - 1 and l.seq
-          and o.occurred_at >= date_trunc('month', l.occurred_at, 'UTC') and o.occurred_at < l.occurred_at
+          and o.occurred_at >= date_trunc('month', l.occurred_at, 'UTC') and o.occurred_at + interval '0' < l.occurred_at
         order by o.seq desc, o.occurred_at desc limit 1) n on true
       left join lateral (
         select o.seq, o.hash, o.occurred_at from platform.audit_log o

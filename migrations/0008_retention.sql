@@ -529,19 +529,14 @@ $fn$;$ddl$);
 -- slice: each by audit_verify_window, on as many connections as one likes, and again from any slice's end on.
 select platform.migrate_function($ddl$create or replace function platform.audit_verify_slice(p_from timestamp with time zone, p_to timestamp with time zone, p_limit integer, OUT until timestamp with time zone, OUT entries bigint) returns record language plpgsql stable security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan as $fn$
 begin
-  select s.at, s.n into until, entries from (
-    select a.occurred_at as at, row_number() over (order by a.occurred_at) - 1 as n from platform.audit_log a
-    where a.occurred_at >= p_from and a.occurred_at < p_to order by a.occurred_at limit p_limit + 1) s
-  where s.n = p_limit;
-  if found and until > p_from then
-    entries := (select count(*) from platform.audit_log a where a.occurred_at >= p_from and a.occurred_at < until);
-  else
-    if found then
-      until := (select min(a.occurred_at) from platform.audit_log a where a.occurred_at > p_from and a.occurred_at < p_to);
-    end if;
-    until := coalesce(until, p_to);
-    entries := (select count(*) from platform.audit_log a where a.occurred_at >= p_from and a.occurred_at < until);
+  select a.occurred_at into until from platform.audit_log a
+    where a.occurred_at >= p_from and a.occurred_at < p_to order by a.occurred_at offset p_limit limit 1;
+  if until = p_from then
+    -- more of one moment than a slice holds
+    until := (select min(a.occurred_at) from platform.audit_log a where a.occurred_at > p_from and a.occurred_at < p_to);
   end if;
+  until := coalesce(until, p_to);
+  entries := (select count(*) from platform.audit_log a where a.occurred_at >= p_from and a.occurred_at < until);
 end
 $fn$;$ddl$);
 

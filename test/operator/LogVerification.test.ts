@@ -115,6 +115,32 @@ layer(withDatabase(services), { excludeTestServices: true })("the verification i
       expect(rest.reduce((sum, part) => sum + part.entries, first?.entries ?? 0)).toBe(row?.n)
     })
   )
+
+  it.effect("reads for a slice what the slice has, and not what is before it", () =>
+    Effect.gen(function* () {
+      const { operatorUrl, superuserUrl } = yield* Database
+      // each on a connection of its own, so in several lanes, which the slice takes up where they were left
+      const rounds = (count: number) =>
+        Effect.forEach(Array.from({ length: 10 }), () => writePlatform(operatorUrl, count), { discard: true })
+      yield* rounds(1_500)
+      const [row] = yield* query(superuserUrl, "select max(occurred_at)::text as at from platform.audit_log")
+      yield* rounds(20)
+      yield* query(superuserUrl, "analyze platform.audit_log")
+      const read = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const connection = yield* connect(superuserUrl)
+          const explain = `explain (analyze, buffers, format json) select * from platform.audit_verify_window('${row?.at}', null)`
+          // the first run of a session reads the catalogue too
+          yield* connection.query(explain)
+          const { rows } = yield* connection.query(explain)
+          const plans = rows[0]?.["QUERY PLAN"] as ReadonlyArray<{ readonly Plan: Readonly<Record<string, number>> }>
+          return Number(plans[0]?.Plan["Shared Hit Blocks"]) + Number(plans[0]?.Plan["Shared Read Blocks"])
+        })
+      )
+      console.log(`blocks read for 201 entries behind 15,000: ${read}`)
+      expect(read).toBeLessThan(2_000)
+    })
+  )
 })
 
 plain.effect("begins soon and comes every hour, whatever happened to the round before", () =>

@@ -17,6 +17,8 @@ import { sha256, utf8 } from "../../src/domain/Sha256.ts"
 import { sqlStateOf } from "../../src/postgres/DatabaseFailure.ts"
 import { type Atlas, createCity, provisionAtlas } from "../support/Atlas.ts"
 import { connect, Database, query, type TestDatabase } from "../support/Database.ts"
+import { makeMonths, monthOf, writePast } from "../support/Months.ts"
+import { makeKeys, seal } from "../support/Sealing.ts"
 
 const insertSql = (chain: string) =>
   `select platform.audit_insert('${chain}', 'dev/alice', 'create', 'ok', '${chain}/city/v1', gen_random_uuid(), '{"fields":["name"],"n":1.10}', '{"f":null}', 'r-é', 'why', 'T-1')::text as id`
@@ -51,19 +53,48 @@ const writeEntries = (
     })
   )
 
+/** Entries of each lane in the month that is retired. */
+const retiredEntries = 2
+
+/** A month of a domain that was sealed, signed and dropped, so that each of its lanes goes on from a head. */
+const retireMonth = Effect.fnUntraced(function* (database: TestDatabase) {
+  const chain = `${database.org}/geo/atlas`
+  yield* query(database.superuserUrl, "insert into platform.domains (chain, pg_schema) values ($1, 'past')", [chain])
+  yield* makeMonths(database, 2)
+  const lanes = Array.from({ length: 32 }, (_, lane) => lane)
+  yield* writePast(database, chain, { ago: 2, until: 2, lanes, each: retiredEntries })
+  const month = yield* monthOf(database, "audit_log", 2)
+  const keys = yield* makeKeys()
+  yield* Effect.promise(() => seal(database, keys))
+  yield* query(database.superuserUrl, "select audit_months from platform.retention_set(1, null)")
+  yield* query(database.operatorUrl, "select platform.partition_seal($1)", [month])
+  yield* Effect.promise(() => seal(database, keys))
+  yield* query(database.operatorUrl, "select platform.partition_retire($1, 'drop', null)", [month])
+  yield* query(database.superuserUrl, "delete from platform.domains where chain = $1", [chain])
+})
+
+/** A log as it was written, with erasures among its entries, or whose lanes began in a month that was retired. */
+type Kind = "plain" | "erased" | "retired"
+
 /** A lane with eight entries or more, whose middle is `at`: three before it and three behind it at least. */
 class Log extends Context.Service<
   Log,
-  TestDatabase & { readonly atlas: Atlas; readonly lane: number; readonly at: number; readonly last: number }
+  TestDatabase & {
+    readonly kind: Kind
+    readonly atlas: Atlas
+    readonly lane: number
+    readonly at: number
+    readonly last: number
+  }
 >()("velocity/test/Log") {
-  /** As it was written, or with erasures among its entries. */
-  static readonly layerOf = (erased: boolean) =>
+  static readonly layerOf = (kind: Kind) =>
     Layer.effect(
       Log,
       Effect.gen(function* () {
         const database = yield* Database
+        if (kind === "retired") yield* retireMonth(database)
         const atlas = yield* provisionAtlas(database.operatorUrl, database.org)
-        const cities = erased ? ["Oslo", "Lima", "Bern", "Riga", "Kiel"] : []
+        const cities = kind === "erased" ? ["Oslo", "Lima", "Bern", "Riga", "Kiel"] : []
         yield* writeEntries(
           database.apiUrl,
           atlas,
@@ -77,7 +108,7 @@ class Log extends Context.Service<
           [atlas.chain]
         )
         const last = Number(row?.last)
-        return { ...database, atlas, lane: Number(row?.lane), at: last - 4, last }
+        return { ...database, kind, atlas, lane: Number(row?.lane), at: last - 4, last }
       }).pipe(Effect.orDie)
     ).pipe(Layer.provide(Database.layer))
 }
@@ -145,13 +176,14 @@ const changes: Readonly<Record<string, string>> = {
 const stateOf = (effect: Effect.Effect<unknown, Parameters<typeof sqlStateOf>[0]>) =>
   Effect.map(Effect.flip(effect), sqlStateOf)
 
-/** Everything that is to be found is found with erasures among the entries too. */
-const bothLogs = (name: string, suite: (it: Vitest.MethodsNonLive<Log>) => void) => {
-  layer(Log.layerOf(false), { excludeTestServices: true })(name, suite)
-  layer(Log.layerOf(true), { excludeTestServices: true })(`${name} after erasures`, suite)
+/** Everything that is to be found is found with erasures among the entries too, and when a month was retired. */
+const allLogs = (name: string, suite: (it: Vitest.MethodsNonLive<Log>) => void) => {
+  layer(Log.layerOf("plain"), { excludeTestServices: true })(name, suite)
+  layer(Log.layerOf("erased"), { excludeTestServices: true })(`${name} after erasures`, suite)
+  layer(Log.layerOf("retired"), { excludeTestServices: true })(`${name} after a retirement`, suite)
 }
 
-bothLogs("the audit log", (it) => {
+allLogs("the audit log", (it) => {
   it.effect("is sound as it was written", () =>
     Effect.gen(function* () {
       expect(yield* found([])).toEqual([])
@@ -229,7 +261,7 @@ bothLogs("the audit log", (it) => {
 
   it.effect("shows deletions in the middle, and of a lane's beginning", () =>
     Effect.gen(function* () {
-      const { at, last } = yield* Log
+      const { at, kind, last } = yield* Log
       expect(yield* found([`delete from platform.audit_log a where {lane} and seq = ${at}`])).toEqual([
         `${at + 1} seq_gap`
       ])
@@ -237,7 +269,7 @@ bothLogs("the audit log", (it) => {
         yield* found([`delete from platform.audit_log a where {lane} and seq in (${at - 2}, ${at}, ${at + 1})`])
       ).toEqual([`${at - 1} seq_gap`, `${at + 2} seq_gap`])
       expect(yield* found([`delete from platform.audit_log a where {lane} and seq < ${last}`])).toEqual([
-        `${last} seq_gap`
+        `${last} ${kind === "retired" ? "head_mismatch" : "seq_gap"}`
       ])
       // closed up again by renumbering what is behind
       expect(
@@ -302,20 +334,37 @@ bothLogs("the audit log", (it) => {
 
   it.effect("goes on from the head of what was dropped, and shows a head that does not fit", () =>
     Effect.gen(function* () {
-      const { at } = yield* Log
+      const { at, kind } = yield* Log
       const drop = (columns: string) => [
+        `delete from platform.audit_heads a where {lane}`,
         `insert into platform.audit_heads select ${columns} from platform.audit_log a where {lane} and seq = ${at}`,
         `delete from platform.audit_log a where {lane} and seq <= ${at}`
       ]
-      expect(yield* found(drop("chain, lane, seq, occurred_at, hash"))).toEqual([])
-      expect(yield* found(drop("chain, lane, seq, occurred_at, sha256(hash)"))).toEqual([`${at + 1} head_mismatch`])
-      expect(yield* found(drop("chain, lane, seq - 1, occurred_at, hash"))).toEqual([`${at + 1} head_mismatch`])
-      expect(yield* found(drop("chain, lane, seq, occurred_at + interval '1 day', hash"))).toEqual([
-        `${at + 1} head_mismatch`
+      const misfit = [`${at + 1} head_mismatch`]
+      // where a month was retired the head has to be what its seal says
+      expect(yield* found(drop("chain, lane, seq, occurred_at, hash"))).toEqual(kind === "retired" ? misfit : [])
+      expect(yield* found(drop("chain, lane, seq, occurred_at, sha256(hash)"))).toEqual(misfit)
+      expect(yield* found(drop("chain, lane, seq - 1, occurred_at, hash"))).toEqual(misfit)
+      expect(yield* found(drop("chain, lane, seq, occurred_at + interval '1 day', hash"))).toEqual(misfit)
+      expect(yield* found([`delete from platform.audit_log a where {lane} and seq <= ${at}`])).toEqual(
+        kind === "retired" ? misfit : [`${at + 1} seq_gap`]
+      )
+      if (kind !== "retired") return
+      const first = retiredEntries + 1
+      expect(yield* found(["delete from platform.audit_heads a where {lane}"])).toEqual([`${first} seq_gap`])
+      for (const change of ["seq = seq - 1", "hash = sha256(hash)", "occurred_at = now() + interval '1 day'"]) {
+        expect(yield* found([`update platform.audit_heads a set ${change} where {lane}`]), change).toEqual([
+          `${first} head_mismatch`
+        ])
+      }
+      // a lane that is begun anew, with hashes that fit, is the tree's to miss: its leaves are others
+      const anew = yield* found([
+        "delete from platform.audit_heads a where {lane}",
+        `update platform.audit_log a set seq = seq - ${retiredEntries} where {lane}`,
+        `update platform.audit_log a set prev_hash = sha256(convert_to(format('velocity/audit/v1/%s/%s', a.chain, a.lane), 'UTF8')) where {lane} and seq = 1`,
+        relink(1)
       ])
-      expect(yield* found([`delete from platform.audit_log a where {lane} and seq <= ${at}`])).toEqual([
-        `${at + 1} seq_gap`
-      ])
+      expect(anew).toEqual([])
     })
   )
 
@@ -442,7 +491,8 @@ bothLogs("the audit log", (it) => {
   it.effect("takes up a lane whose entries are of earlier months, and one that was dropped", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { superuserUrl, atlas } = yield* Log
+        const { superuserUrl, atlas, kind } = yield* Log
+        const before = kind === "retired" ? retiredEntries : 0
         const connection = yield* connect(superuserUrl)
         const lane = "chain = $1 and lane = pg_backend_pid() % 32"
         const asApi = Effect.gen(function* () {
@@ -468,9 +518,14 @@ bothLogs("the audit log", (it) => {
           [atlas.chain]
         )
         const last = Number(seqs.rows[0]?.last)
-        expect(seqs.rows[0]).toMatchObject({ seqs: Array.from({ length: last }, (_, i) => i + 1), parts: 2 })
+        expect(seqs.rows[0]).toMatchObject({
+          seqs: Array.from({ length: last - before }, (_, i) => before + i + 1),
+          parts: 2
+        })
 
         yield* connection.query("alter table platform.audit_log disable trigger all")
+        yield* connection.query("alter table platform.audit_heads disable trigger all")
+        yield* connection.query(`delete from platform.audit_heads where ${lane}`, [atlas.chain])
         yield* connection.query(
           `insert into platform.audit_heads select chain, lane, seq, occurred_at, hash from platform.audit_log where ${lane} and seq = $2::int8`,
           [atlas.chain, String(last)]
@@ -538,7 +593,7 @@ bothLogs("the audit log", (it) => {
 
   it.effect("has no gap and no fork after 32 writers at once, of whom some roll back and some are killed", () =>
     Effect.gen(function* () {
-      const { apiUrl, superuserUrl, atlas } = yield* Log
+      const { kind, apiUrl, superuserUrl, atlas } = yield* Log
       const count = (sql: string) => Effect.map(query(superuserUrl, sql, [atlas.chain]), (rows) => Number(rows[0]?.n))
       const sizeOf = "select pg_relation_size('platform.audit_heads')::int4 as n where $1 <> ''"
       const size = yield* count(sizeOf)
@@ -588,8 +643,8 @@ bothLogs("the audit log", (it) => {
       expect(yield* found([])).toEqual([])
       const lanes = yield* query(
         superuserUrl,
-        "select lane, count(*) = max(seq) and min(seq) = 1 and count(distinct seq) = count(*) and count(distinct prev_hash) = count(*) as sound from platform.audit_log where chain = $1 group by lane",
-        [atlas.chain]
+        "select lane, count(*) = max(seq) - $2::int8 and min(seq) = $2::int8 + 1 and count(distinct seq) = count(*) and count(distinct prev_hash) = count(*) as sound from platform.audit_log where chain = $1 group by lane",
+        [atlas.chain, kind === "retired" ? retiredEntries : 0]
       )
       expect(lanes.length).toBeGreaterThan(1)
       expect(lanes.every((lane) => lane.sound)).toBe(true)

@@ -25,11 +25,19 @@ export const makeMonths = (database: TestDatabase, ago: number) =>
     [ago]
   )
 
-/** Entries of a chain that has none yet: in each past month, `each` entries in each of the lanes, from the fourth day on. */
+/**
+ * Entries of a chain that has none yet: in each month from `ago` to `until` (the last one), `each` entries in each of the
+ * lanes, from the fourth day on.
+ */
 export const writePast = (
   database: TestDatabase,
   chain: string,
-  options: { readonly ago: number; readonly lanes: ReadonlyArray<number>; readonly each: number }
+  options: {
+    readonly ago: number
+    readonly until?: number
+    readonly lanes: ReadonlyArray<number>
+    readonly each: number
+  }
 ) =>
   query(
     database.superuserUrl,
@@ -40,7 +48,7 @@ export const writePast = (
        foreach v_lane in array array[${options.lanes.join(",")}]::int2[] loop
          v_seq := 0;
          v_prev := sha256(convert_to(format('velocity/audit/v1/%s/%s', '${chain}', v_lane), 'UTF8'));
-         for m in reverse ${options.ago} .. 1 loop
+         for m in reverse ${options.ago} .. ${options.until ?? 1} loop
            for i in 1 .. ${options.each} loop
              v_seq := v_seq + 1;
              v_at := (date_trunc('month', now() at time zone 'UTC') - make_interval(months => m)) at time zone 'UTC'
