@@ -45,6 +45,19 @@ const order: ReadonlyArray<Kind> = [
   "RoleBinding"
 ]
 
+/** Keys at work at once; each has a connection of the operator's, which has eight. */
+const workers = 4
+
+/**
+ * Of what one may be at work at once: of the parents, because two may claim one name, and who came first keeps it; of what
+ * belongs to a domain, of a kind in a namespace, so that an index that is built for hours holds up no other domain, and a
+ * revocation not at all.
+ */
+const groupOf = (identity: string): string => {
+  const [kind = "", namespace = ""] = identity.split("/")
+  return kind === "SchemaDefinition" || kind === "RoleBinding" ? `${kind}/${namespace}` : "parents"
+}
+
 /** How often everything is looked at again without a reason. */
 const resync = Duration.minutes(10)
 
@@ -66,7 +79,7 @@ const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "Orga
 /** Runs a controller until the scope closes, and answers what it tells. Fails only where it cannot begin. */
 export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const fence = yield* Fence
-  const queue = yield* WorkQueue.make
+  const queue = yield* WorkQueue.make(groupOf)
   const statuses = yield* ResourceStatuses.load(fence, options.generations)
   const changes = yield* PubSub.sliding<StatusChange>(1_000)
   const settled = yield* Deferred.make<void>()
@@ -282,7 +295,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   })
 
   yield* Effect.forkScoped(Effect.andThen(look, Effect.forever(Effect.andThen(source.wait, look))))
-  yield* Effect.forkScoped(Effect.forever(work))
+  for (let worker = 0; worker < workers; worker++) yield* Effect.forkScoped(Effect.forever(work))
   yield* Effect.suspend(() => addAll([...departed, ...store.keys()])).pipe(
     Effect.schedule(Schedule.spaced(resync)),
     Effect.forkScoped

@@ -1,6 +1,9 @@
 /**
  * The keys that are to be reconciled: each at most once in the queue and never twice at work (as client-go's workqueue).
  *
+ * Several may be at work at once, but of each group one, in the order in which they were added: what contends for one name
+ * is decided by who came first, and what takes long holds up its own group alone.
+ *
  * A key that is added while it is being worked on comes again when that is done. A key that failed comes again after a
  * time that doubles with each failure, with jitter; adding it meanwhile brings it at once.
  */
@@ -33,9 +36,10 @@ export interface WorkQueue {
 }
 
 /** Makes a queue; waits for another try end with the scope. */
-export const make = Effect.gen(function* () {
+export const make = Effect.fnUntraced(function* (groupOf: (key: string) => string) {
   const ready = new Map<string, number>()
   const working = new Set<string>()
+  const busy = new Set<string>()
   const again = new Set<string>()
   const failures = new Map<string, number>()
   const delayed = yield* FiberMap.make<string>()
@@ -53,16 +57,20 @@ export const make = Effect.gen(function* () {
 
   const over = Effect.fnUntraced(function* (key: string) {
     working.delete(key)
+    busy.delete(groupOf(key))
+    // whoever takes may have found nothing but this group's
+    Deferred.doneUnsafe(waiting, Effect.void)
     if (again.delete(key)) yield* push(key)
   })
 
   const take: WorkQueue["take"] = Effect.gen(function* () {
     for (;;) {
-      const [next] = ready
-      if (next !== undefined) {
-        const [key, since] = next
+      for (const [key, since] of ready) {
+        const group = groupOf(key)
+        if (busy.has(group)) continue
         ready.delete(key)
         working.add(key)
+        busy.add(group)
         return { key, waited: (yield* Clock.currentTimeMillis) - since }
       }
       if (Deferred.isDoneUnsafe(waiting)) waiting = Deferred.makeUnsafe()

@@ -8,7 +8,7 @@ import { backoffOf, firstBackoff, longestBackoff, make } from "../../src/operato
 describe("the queue", () => {
   it.effect("holds a key once, in the order of coming", () =>
     Effect.gen(function* () {
-      const queue = yield* make
+      const queue = yield* make((key) => key)
       for (const key of ["a", "b", "a", "c", "b"]) yield* queue.add(key)
       expect(queue.depth()).toBe(3)
       const taken = [yield* queue.take, yield* queue.take, yield* queue.take]
@@ -21,7 +21,7 @@ describe("the queue", () => {
 
   it.effect("gives a key that comes while it is worked on out again afterwards, and never twice at once", () =>
     Effect.gen(function* () {
-      const queue = yield* make
+      const queue = yield* make((key) => key)
       yield* queue.add("a")
       yield* queue.take
       yield* queue.add("a")
@@ -35,9 +35,28 @@ describe("the queue", () => {
     })
   )
 
+  it.effect("has one of a group at work, the first that came, and passes over it to the others", () =>
+    Effect.gen(function* () {
+      const queue = yield* make((key) => key.slice(0, 1))
+      for (const key of ["a1", "a2", "b1", "a3"]) yield* queue.add(key)
+      expect((yield* queue.take).key).toBe("a1")
+      expect((yield* queue.take).key).toBe("b1")
+      const waiting = yield* Effect.forkChild(queue.take)
+      yield* TestClock.adjust("1 second")
+      expect(queue.depth()).toBe(2)
+      yield* queue.done("b1")
+      yield* TestClock.adjust("1 second")
+      expect(queue.depth()).toBe(2)
+      yield* queue.done("a1")
+      expect((yield* Fiber.join(waiting)).key).toBe("a2")
+      yield* queue.retry("a2")
+      expect((yield* queue.take).key).toBe("a3")
+    })
+  )
+
   it.effect("wakes whoever waits for a key", () =>
     Effect.gen(function* () {
-      const queue = yield* make
+      const queue = yield* make((key) => key)
       const waiting = yield* Effect.forkChild(queue.take)
       yield* TestClock.adjust("1 second")
       yield* queue.add("late")
@@ -49,7 +68,7 @@ describe("the queue", () => {
     "brings a failed key again after its time, sooner when it is added, and forgets failures when it succeeds",
     () =>
       Effect.gen(function* () {
-        const queue = yield* make
+        const queue = yield* make((key) => key)
         yield* queue.add("a")
         yield* queue.take
         const wait = yield* queue.retry("a")
