@@ -61,6 +61,7 @@ export interface RegistryState {
 
 /** A definition as `/api/platform/schemas` lists it. */
 export interface RegisteredDefinition {
+  readonly id: number
   readonly path: string
   readonly chain: string
   readonly generation: number
@@ -293,7 +294,8 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
     bindingsOf: (actor, chain) => known.snapshot.bindings.get(chain)?.get(actor) ?? noBindings,
     platformStrategy,
     definitions: () =>
-      [...known.snapshot.definitions.values()].map(({ chain, generation, path, serving }) => ({
+      [...known.snapshot.definitions.values()].map(({ chain, generation, id, path, serving }) => ({
+        id,
         path,
         chain,
         generation,
