@@ -7,6 +7,7 @@
  */
 import { Cause, Clock, Deferred, Duration, Effect, PubSub, Schedule, type Scope, Semaphore, Stream } from "effect"
 import { identityOf, type Kind, kinds, type Resource, type ResourceOf } from "../domain/Resource.ts"
+import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { applicationReconciler } from "./ApplicationReconciler.ts"
 import { authStrategyReconciler } from "./AuthStrategyReconciler.ts"
 import { holds } from "./Conditions.ts"
@@ -20,6 +21,7 @@ import { concluded, type Failures, type Reconciler, type World } from "./Reconci
 import { type Generations, ResourceStatuses } from "./ResourceStatus.ts"
 import { roleBindingReconciler } from "./RoleBindingReconciler.ts"
 import { schemaDefinitionReconciler } from "./SchemaDefinitionReconciler.ts"
+import * as ServingWatch from "./ServingWatch.ts"
 import { type Reading, type Source, SourceFailure } from "./Source.ts"
 import * as WorkQueue from "./WorkQueue.ts"
 
@@ -207,11 +209,13 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       if (resource !== undefined) {
         const before = statuses.get(identity)
         const refused = yield* source.claim?.(identity, resource, world) ?? Effect.undefined
-        const { again, applied, status, verdict } =
+        const conclusion =
           refused === undefined
             ? yield* reconciler.reconcile(world, resource as ResourceOf<Kind>)
             : concluded(refused, before?.status ?? {})
-        const { changed, state } = yield* statuses.conclude(identity, resource, verdict, status)
+        const serving = yield* reconciler.serving?.(world, resource as ResourceOf<Kind>, conclusion) ?? Effect.undefined
+        const { again, applied, status, verdict } = conclusion
+        const { changed, state } = yield* statuses.conclude(identity, resource, verdict, status, serving)
         if (changed) yield* tell({ _tag: "Resource", state })
         yield* report(identity)
         const turned = (type: "Ready" | "Provisioned") =>
@@ -287,6 +291,17 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     Effect.schedule(Schedule.spaced(resync)),
     Effect.forkScoped
   )
+  yield* ServingWatch.run({
+    fence,
+    sql: yield* OperatorSql,
+    states: statuses.all,
+    wake: (paths) =>
+      addAll(
+        [...departed, ...store.keys()].filter(
+          (one) => kindOf(one) === "SchemaDefinition" && paths.has(String(statuses.get(one)?.status.path))
+        )
+      )
+  })
 
   return OperatorStatus.of({
     settled: Deferred.await(settled),
