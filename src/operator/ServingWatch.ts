@@ -85,5 +85,5 @@ export const run = Effect.fnUntraced(function* ({ fence, sql, states, wake }: Se
     Effect.forkScoped
   )
   const rounds = Effect.flatMap(sweep(fence), (swept) => (swept || !sql.hears ? lookAtAll : Effect.void))
-  yield* told(rounds).pipe(Effect.schedule(Schedule.spaced(sql.hears ? sweepEvery : deafLook)), Effect.forkScoped)
+  yield* told(rounds).pipe(Effect.repeat(Schedule.spaced(sql.hears ? sweepEvery : deafLook)), Effect.forkScoped)
 })

@@ -9,6 +9,7 @@
 import { randomBytes } from "node:crypto"
 import { hostname } from "node:os"
 import { Clock, Config, Context, Duration, Effect, Latch, Layer, Stream } from "effect"
+import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { type Ack, RegistryAcks } from "../postgres/RegistryAcks.ts"
 import { isRefusal, ProbeRecords } from "../records/ProbeRecords.ts"
 import { IsolationGate } from "./IsolationGate.ts"
@@ -37,6 +38,10 @@ export class Replica extends Context.Service<Replica, { readonly name: string }>
     Effect.suspend(() => make)
   )
 }
+
+/** What Postgres said, for whoever reads the condition. */
+const refusalOf = (failure: DatabaseFailure): string =>
+  failure.reason.cause instanceof Error ? failure.reason.cause.message : failure.message
 
 const make = Effect.gen(function* () {
   const registry = yield* Registry
@@ -85,7 +90,7 @@ const make = Effect.gen(function* () {
     return yield* probe(type, registry.peers).pipe(
       Effect.as(ack(undefined)),
       Effect.catchIf(isRefusal, (failure) =>
-        Effect.map(isOver(definition), (over) => (over ? undefined : ack(failure.message)))
+        Effect.map(isOver(definition), (over) => (over ? undefined : ack(refusalOf(failure))))
       )
     )
   })
