@@ -6,7 +6,9 @@
  * what a no-op costs is one read.
  */
 import { Cause, Clock, Deferred, Duration, Effect, PubSub, Schedule, type Scope, Semaphore, Stream } from "effect"
+import { formatPath } from "../domain/Names.ts"
 import { identityOf, type Kind, kinds, type Resource, type ResourceOf } from "../domain/Resource.ts"
+import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { applicationReconciler } from "./ApplicationReconciler.ts"
 import { authStrategyReconciler } from "./AuthStrategyReconciler.ts"
@@ -62,6 +64,9 @@ export interface ControllerOptions {
   readonly generations?: Generations | undefined
 }
 
+/** How long a status waits for the API's replicas, which mostly say at once that they serve what was just provisioned. */
+const acknowledgedWithin = Duration.seconds(1)
+
 /** What is revoked, or only forgotten, when its resource is absent and nobody said that it is deleted (fine print 8). */
 const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "Organisation", "Application"])
 
@@ -78,6 +83,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const spoiled = new Map<string, string>()
   const absent = new Set<string>()
   const orphans = new Set<string>()
+  /** Provisioned, and not told before a replica has spoken or its time is up. */
+  const unspoken = new Set<string>()
   let problems: ReadonlyArray<ManifestProblem> = []
   let isLoaded = false
   let quiet: Array<Deferred.Deferred<void>> = []
@@ -117,8 +124,9 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       { discard: true }
     )
 
+  const isIdle = () => isLoaded && queue.idle() && unspoken.size === 0
   const restIfIdle = Effect.suspend(() => {
-    if (!isLoaded || !queue.idle()) return Effect.void
+    if (!isIdle()) return Effect.void
     const waiting = quiet
     quiet = []
     return Effect.forEach([settled, ...waiting], (one) => Deferred.succeed(one, undefined), { discard: true })
@@ -195,6 +203,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     Effect.gen(function* () {
       const reconciler = reconcilers[kindOf(identity)]
       if (reconciler === undefined) return
+      const wasUnspoken = unspoken.delete(identity)
       const wrong = spoiled.get(identity)
       if (wrong !== undefined) {
         // it stays what its last good version made of it
@@ -215,15 +224,23 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
             : concluded(refused, before?.status ?? {})
         const serving = yield* reconciler.serving?.(world, resource as ResourceOf<Kind>, conclusion) ?? Effect.undefined
         const { again, applied, status, verdict } = conclusion
+        const wake = Effect.suspend(() => {
+          const woken = reconciler.dependents(world, resource as ResourceOf<Kind>).map(identityOf)
+          return addAll(new Set(woken.filter((one) => one !== identity)))
+        })
+        if (serving?.reason === "Acknowledging" && !wasUnspoken && verdict._tag === "Ready") {
+          // one status in place of two
+          unspoken.add(identity)
+          if (applied) yield* wake
+          yield* queue.later(identity, acknowledgedWithin)
+          return
+        }
         const { changed, state } = yield* statuses.conclude(identity, resource, verdict, status, serving)
         if (changed) yield* tell({ _tag: "Resource", state })
         yield* report(identity)
         const turned = (type: "Ready" | "Provisioned") =>
           holds(before?.conditions ?? [], type) !== holds(state.conditions, type)
-        if (applied || turned("Ready") || turned("Provisioned")) {
-          const woken = reconciler.dependents(world, resource as ResourceOf<Kind>).map(identityOf)
-          yield* addAll(new Set(woken.filter((one) => one !== identity)))
-        }
+        if (applied || turned("Ready") || turned("Provisioned")) yield* wake
         if (again !== undefined) yield* queue.later(identity, Duration.millis(again))
         return
       }
@@ -279,7 +296,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     turn.withPermits(1)
   )
   const drained = Effect.suspend(() => {
-    if (isLoaded && queue.idle()) return Effect.void
+    if (isIdle()) return Effect.void
     const one = Deferred.makeUnsafe<void>()
     quiet.push(one)
     return Deferred.await(one)
@@ -296,11 +313,13 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     sql: yield* OperatorSql,
     states: statuses.all,
     wake: (paths) =>
-      addAll(
-        [...departed, ...store.keys()].filter(
-          (one) => kindOf(one) === "SchemaDefinition" && paths.has(String(statuses.get(one)?.status.path))
-        )
-      )
+      addAll([
+        ...world
+          .resources("SchemaDefinition")
+          .filter((one) => paths.has(formatPath(pathOfDefinition(one.spec))))
+          .map(identityOf),
+        ...[...departed].filter((one) => paths.has(String(statuses.get(one)?.status.path)))
+      ])
   })
 
   return OperatorStatus.of({

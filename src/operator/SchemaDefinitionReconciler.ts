@@ -115,6 +115,7 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       const provisioned = Evolution.provision<Superseded>(world.fence, wanted, slice)
       return yield* Effect.gen(function* () {
         const outcome = (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ?? (yield* provisioned)
+        if (outcome._tag === "Applied") yield* DriftWatch.settled(world, text)
         if (outcome._tag !== "Unchanged") return conclusionOf(text, outcome)
         const drift = yield* DriftWatch.watch(world, text)
         // an index is built as any other is
