@@ -202,6 +202,34 @@ layer(Layer.empty, { excludeTestServices: true })("serving", (it) => {
     })
   )
 
+  it.effect("is true of a change when both of two replicas serve it, one of which hears of it late", () =>
+    Effect.gen(function* () {
+      const { database, look, operate, write } = yield* world
+      const { conditions, status, until } = yield* operate
+      yield* startReplica(database, { VELOCITY_REPLICA: "prompt" })
+      // without prepared statements it does not listen, and looks each second
+      yield* startReplica(database, { VELOCITY_REPLICA: "late", VELOCITY_PREPARED: "0" })
+      yield* look("select from platform.replicas where complete").pipe(
+        Effect.repeat({ until: (rows) => rows.length === 2, schedule: Schedule.spaced("100 millis") })
+      )
+      for (const fields of [`${a}, ${b}`, `${a}, ${b}, { name: c, type: string }`]) {
+        yield* write(fields)
+        const before = conditions()?.find((one) => one.type === "Ready")?.observedGeneration ?? 0
+        yield* status.look
+        yield* until(
+          (said) =>
+            isReady(said) && (conditions()?.find((one) => one.type === "Ready")?.observedGeneration ?? 0) > before
+        )
+        expect(
+          yield* look(
+            `select a.replica from platform.replica_acks a join platform.schema_defs s on s.id = a.def_id
+             where a.generation = s.generation and a.problem is null order by 1`
+          )
+        ).toEqual([{ replica: "late" }, { replica: "prompt" }])
+      }
+    })
+  )
+
   it.effect("is false, with what Postgres refused, where a statement cannot be run as the domain's role", () =>
     Effect.gen(function* () {
       const { database, look, operate } = yield* world
