@@ -200,7 +200,7 @@ begin
 end
 $fn$;$ddl$);
 
-select platform.migrate_grants('schema', 'platform', 'pg_database_owner=usage; velocity_tenant=usage; velocity_history=usage; velocity_gateway=usage; velocity_auditor=usage; velocity_privacy=usage; velocity_sealer=usage; velocity_operator=usage');
+select platform.migrate_grants('schema', 'platform', 'pg_database_owner=usage; velocity_tenant=usage; velocity_history=usage; velocity_gateway=usage; velocity_auditor=usage; velocity_privacy=usage; velocity_sealer=usage; velocity_operator=usage; velocity_api=usage');
 
 select platform.migrate_grants('table', 'schema_migrations', 'pg_database_owner=select; velocity_gateway=select; velocity_operator=select');
 select platform.migrate_grants('table', 'installation', 'velocity_gateway=select; velocity_operator=select,update');

@@ -17,6 +17,12 @@ export const SchemaBody = Schema.Struct({
   pg_schema: Schema.String,
   pg_table: Schema.String,
   serving: Schema.Boolean.annotate({ description: "Whether records of it can be asked for" }),
+  lifecycle: Schema.Struct({
+    stage: Schema.Literals(["active", "deprecated", "sunset"]),
+    deprecated_at: Schema.NullOr(Schema.String),
+    sunset_at: Schema.NullOr(Schema.String).annotate({ description: "From then on its records are 410" }),
+    successor: Schema.NullOr(Schema.String).annotate({ description: "The version that the definition names" })
+  }),
   updated_at: Schema.String
 }).annotate({ identifier: "SchemaSummary" })
 

@@ -49,7 +49,9 @@ const describe = (summary: string, description: string, parameters: ReadonlyArra
 const recordHeaders = {
   ETag: "The row's version, and a tag of what the caller sees of it",
   Location: "Of a record that was made",
-  Link: "RFC 8288, rel=next, where there is another page",
+  Link: "RFC 8288, rel=next, where there is another page; rel=successor-version of a version that is deprecated",
+  Deprecation: "RFC 9745: since when this version is deprecated",
+  Sunset: "RFC 8594: when this version ends, and is 410",
   "X-Request-Id": "Names the request in logs, audit and history",
   "Preference-Applied": "RFC 7240"
 }

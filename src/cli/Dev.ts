@@ -117,7 +117,9 @@ export const dev = Command.make(
         ...process.env,
         VELOCITY_API_DATABASE_URL: database.api.href,
         VELOCITY_OPERATOR_DATABASE_URL: database.operator.href,
-        VELOCITY_PLATFORM_STRATEGY: "development"
+        VELOCITY_PLATFORM_STRATEGY: "development",
+        // one that was killed is not waited for by the next
+        VELOCITY_REPLICA: "dev"
       }
       const hasKey = ["VELOCITY_AUDIT_KEY", "VELOCITY_AUDIT_KEY_FILE"].some((name) => (process.env[name] ?? "") !== "")
       const auditKey = hasKey
@@ -137,7 +139,6 @@ export const dev = Command.make(
         OperatorStatus.use((status) => status.settled),
         operator
       )
-      const superseded = yield* Effect.forkScoped(Effect.provideContext(Effect.scoped(follow), operator))
       const server = yield* Layer.build(
         Layer.provide(Server.layer({ host: "127.0.0.1", port: options.port }), configuration)
       ).pipe(Effect.mapError(startFailure))
@@ -145,6 +146,8 @@ export const dev = Command.make(
         Server.ServerAddress.use((address) => Effect.succeed(address.url)),
         server
       )
+      // ends before the server does, which takes its word back that it serves
+      const superseded = yield* Effect.forkScoped(Effect.provideContext(Effect.scoped(follow), operator))
       const token = yield* issuer.sign({
         subject: "developer",
         roles: tokenRoles,

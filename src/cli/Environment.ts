@@ -71,6 +71,11 @@ export const variables: ReadonlyArray<Variable> = [
   { name: "VELOCITY_TOKEN_CACHE", fallback: "10000", meaning: "verified tokens that are remembered" },
   { name: "VELOCITY_REGISTRY_MAX", fallback: "2000", meaning: "compiled record types that a replica holds" },
   {
+    name: "VELOCITY_REPLICA",
+    fallback: "the host's name and random digits",
+    meaning: "what this API replica is called in conditions; unique among those that are alive, such as its pod's name"
+  },
+  {
     name: "VELOCITY_REGISTRY_POLL",
     fallback: "30s",
     meaning: "how often the registry is read again without being told"

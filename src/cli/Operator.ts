@@ -26,11 +26,21 @@ const told = (change: StatusChange): Effect.Effect<void> => {
 /** Logs what is not as it should be, then each change, and ends when another operator has taken over. */
 export const follow = Effect.gen(function* () {
   const status = yield* OperatorStatus
+  const last = new Map<string, string>()
+  /** Whether a change says of a resource what its last one did not: a status may change in what no line shows. */
+  const isNews = (change: StatusChange): boolean => {
+    if (change._tag !== "Resource") return true
+    const line = renderChange(change)
+    const { identity } = change.state
+    if (last.get(identity) === line) return false
+    last.set(identity, line)
+    return true
+  }
   for (const problem of status.problems()) yield* told({ _tag: "Problem", problem })
   for (const state of status.resources()) {
     if (!isSound(state)) yield* told({ _tag: "Resource", state })
   }
-  yield* Stream.runForEach(status.changes, told).pipe(Effect.forkScoped)
+  yield* status.changes.pipe(Stream.filter(isNews), Stream.runForEach(told), Effect.forkScoped)
   return yield* status.superseded
 })
 

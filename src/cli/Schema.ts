@@ -9,6 +9,7 @@ import { userInfo } from "node:os"
 import { Config, ConfigProvider, Console, Effect, Layer, type Redacted, Redacted as Secret } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { admit } from "../domain/Admission.ts"
+import { lifecycleText } from "../domain/Lifecycle.ts"
 import { formatPath } from "../domain/Names.ts"
 import type { ResourceOf } from "../domain/Resource.ts"
 import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
@@ -114,7 +115,11 @@ const validate = Command.make(
       return
     }
     const resources = yield* soundOnly(files)
-    for (const { identity } of resources) yield* Console.log(`${identity} is sound`)
+    for (const { identity, resource } of resources) {
+      const lifecycle = resource.kind === "SchemaDefinition" ? resource.spec.lifecycle : undefined
+      const told = lifecycle === undefined ? "" : lifecycleText(lifecycle)
+      yield* Console.log(`${identity} is sound${told === "" ? "" : `; ${told}`}`)
+    }
     if (resources.length === 0) yield* Console.log("no manifests of velocity.sh")
   })
 ).pipe(

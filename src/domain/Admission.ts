@@ -6,6 +6,7 @@
 import { compareDecimals, scaleOf, wholeDigitsOf } from "./ExactJson.ts"
 import { type Fault, fault } from "./Fault.ts"
 import { decimalOf, decimalPattern, type Field, type FieldType, systemColumns } from "./Field.ts"
+import { lifecycleFaults } from "./Lifecycle.ts"
 import { recordNameFaults } from "./Names.ts"
 import { compilePattern, patternFault } from "./Pattern.ts"
 import { pathOfDefinition, type RowCondition, type SchemaDefinitionSpec } from "./SchemaDefinition.ts"
@@ -304,6 +305,7 @@ export const admit = (spec: SchemaDefinitionSpec): ReadonlyArray<Fault> => {
       return type === undefined || type === "string" || type === "enum"
         ? []
         : [fault(["search", "fields", index], "search", "search is over string fields")]
-    })
+    }),
+    ...(spec.lifecycle === undefined ? [] : lifecycleFaults(spec.lifecycle, spec.version, ["lifecycle"]))
   ]
 }

@@ -174,5 +174,10 @@ export const definitionRules: ReadonlyArray<CelRule> = [
     rule: "!has(self.search) || self.search.fields.all(f, !self.fields.exists(x, x.name == f && !(x.type in ['string', 'enum'])))",
     message: "search is over string fields",
     fieldPath: ".search"
+  },
+  {
+    rule: "!has(self.lifecycle) || !has(self.lifecycle.successor) || self.lifecycle.successor != self.version",
+    message: "a version does not succeed itself",
+    fieldPath: ".lifecycle"
   }
 ]

@@ -126,6 +126,11 @@ export const problems = {
   ),
   request_timeout: entry(408, "The body did not come in time", "Send it again."),
   gone: entry(410, "This record type is no longer served", "Its definition was deleted; the data is kept."),
+  sunset: entry(
+    410,
+    "This version has ended",
+    "Its end was announced by the header Sunset. Link, rel=successor-version, names the version to move to, where there is one."
+  ),
   // 409
   unique_conflict: entry(
     409,

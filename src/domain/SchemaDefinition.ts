@@ -2,6 +2,7 @@
 import { Effect, Schema } from "effect"
 import { conditionRules, definitionRules } from "./DefinitionRules.ts"
 import { Field, FieldName, Label, limits, RoleName, Version } from "./Field.ts"
+import { Lifecycle } from "./Lifecycle.ts"
 import type { RecordPath } from "./Names.ts"
 import { operations } from "./Operation.ts"
 
@@ -129,7 +130,10 @@ export const SchemaDefinitionSpec = Schema.Struct({
     .annotateKey({ description: "What the audit log is told, and what it demands" }),
   concurrency: Schema.Literals(["optional", "required"])
     .pipe(Schema.withDecodingDefaultKey(Effect.succeed("optional" as const)))
-    .annotateKey({ description: "required: a write without If-Match is refused (428)" })
+    .annotateKey({ description: "required: a write without If-Match is refused (428)" }),
+  lifecycle: Schema.optionalKey(Lifecycle).annotateKey({
+    description: "How long this version of the object is for; without it, it is in use"
+  })
 }).annotate({ celRules: definitionRules })
 export type SchemaDefinitionSpec = typeof SchemaDefinitionSpec.Type
 

@@ -246,6 +246,8 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
       if (isNewer(written, objects.get(state.identity))) objects.set(state.identity, written)
       const [was, is] = [readyOf(before), readyOf(status)]
       if (is === undefined || (was?.status === is.status && was.reason === is.reason)) return
+      // over in a moment, and of no use to know afterwards
+      if (is.reason === "Acknowledging") return
       const { name, namespace = "", uid } = object.metadata
       yield* tell({
         regarding: { apiVersion: "velocity.sh/v1", kind, namespace, name, uid },

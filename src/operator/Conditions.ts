@@ -1,8 +1,9 @@
 /**
- * What is said of a resource: conditions as kstatus reads them (Ready, Reconciling, Stalled), and Provisioned where there
- * is something in Postgres to provision. Pure.
+ * What is said of a resource: conditions as kstatus reads them (Ready, Reconciling, Stalled), Provisioned where there is
+ * something in Postgres to provision, and Serving where the API serves it. Pure.
  */
 import type { Condition } from "../domain/Resource.ts"
+import type { Serving } from "./Serving.ts"
 
 /** How a reconciliation ended. */
 export type Verdict =
@@ -37,18 +38,32 @@ const said = (type: Condition["type"], status: Condition["status"], reason: stri
 /** Whether a verdict says anything of Postgres: of a resource that is leaving it does not. */
 export type Provisioned = "none" | "said" | "kept"
 
-const saidOf = (verdict: Verdict, about: Provisioned): ReadonlyArray<Said> => {
+/** Ready, Reconciling and Stalled of what is provisioned, by how it is served. */
+const readyOf = (verdict: Verdict, serving: Serving | undefined): ReadonlyArray<Said> => {
+  const { message, reason } = verdict
+  if (serving === undefined || serving.status === "True") {
+    return [
+      said("Ready", "True", reason, message),
+      said("Reconciling", "False", reason, ""),
+      said("Stalled", "False", reason, "")
+    ]
+  }
+  const isStuck = serving.reason === "ReplicaProblem"
+  const held = isStuck ? "" : serving.message
+  return [
+    said("Ready", serving.status, serving.reason, serving.message),
+    said("Reconciling", isStuck ? "False" : "True", serving.reason, held),
+    said("Stalled", isStuck ? "True" : "False", serving.reason, isStuck ? serving.message : "")
+  ]
+}
+
+const saidOf = (verdict: Verdict, about: Provisioned, serving: Serving | undefined): ReadonlyArray<Said> => {
   const { message, reason } = verdict
   const provisioned = (status: Condition["status"]) =>
     about === "said" ? [said("Provisioned", status, reason, message)] : []
   switch (verdict._tag) {
     case "Ready":
-      return [
-        said("Ready", "True", reason, message),
-        ...provisioned("True"),
-        said("Reconciling", "False", reason, ""),
-        said("Stalled", "False", reason, "")
-      ]
+      return [...readyOf(verdict, serving), ...provisioned("True")]
     case "Waiting":
       return [
         said("Ready", "False", reason, message),
@@ -74,18 +89,27 @@ export const conditionsOf = (
     readonly generation: number
     readonly now: string
     readonly before: ReadonlyArray<Condition>
+    /** Of a definition. */
+    readonly serving?: Serving | undefined
   }
-): ReadonlyArray<Condition> => [
-  ...saidOf(verdict, options.provisioned).map((condition) => {
-    const was = options.before.find((one) => one.type === condition.type)
+): ReadonlyArray<Condition> => {
+  const { before, generation, now, provisioned, serving } = options
+  const timed = (condition: Said, observedGeneration: number): Condition => {
+    const was = before.find((one) => one.type === condition.type)
     return {
       ...condition,
-      observedGeneration: options.generation,
-      lastTransitionTime: was !== undefined && was.status === condition.status ? was.lastTransitionTime : options.now
+      observedGeneration,
+      lastTransitionTime: was !== undefined && was.status === condition.status ? was.lastTransitionTime : now
     }
-  }),
-  ...(options.provisioned === "kept" ? options.before.filter((one) => one.type === "Provisioned") : [])
-]
+  }
+  return [
+    ...saidOf(verdict, provisioned, serving).map((condition) => timed(condition, generation)),
+    ...(serving === undefined
+      ? []
+      : [timed(said("Serving", serving.status, serving.reason, serving.message), serving.generation ?? generation)]),
+    ...(provisioned === "kept" ? before.filter((one) => one.type === "Provisioned" || one.type === "Serving") : [])
+  ]
+}
 
 /** The conditions of a resource whose manifest went bad: what was ready stays so, and it is stalled. */
 export const spoiled = (before: ReadonlyArray<Condition>, message: string, now: string): ReadonlyArray<Condition> => {

@@ -6,7 +6,10 @@
  * what a no-op costs is one read.
  */
 import { Cause, Clock, Deferred, Duration, Effect, PubSub, Schedule, type Scope, Semaphore, Stream } from "effect"
+import { formatPath } from "../domain/Names.ts"
 import { identityOf, type Kind, kinds, type Resource, type ResourceOf } from "../domain/Resource.ts"
+import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
+import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { applicationReconciler } from "./ApplicationReconciler.ts"
 import { authStrategyReconciler } from "./AuthStrategyReconciler.ts"
 import { holds } from "./Conditions.ts"
@@ -20,6 +23,7 @@ import { concluded, type Failures, type Reconciler, type World } from "./Reconci
 import { type Generations, ResourceStatuses } from "./ResourceStatus.ts"
 import { roleBindingReconciler } from "./RoleBindingReconciler.ts"
 import { schemaDefinitionReconciler } from "./SchemaDefinitionReconciler.ts"
+import * as ServingWatch from "./ServingWatch.ts"
 import { type Reading, type Source, SourceFailure } from "./Source.ts"
 import * as WorkQueue from "./WorkQueue.ts"
 
@@ -73,6 +77,9 @@ export interface ControllerOptions {
   readonly generations?: Generations | undefined
 }
 
+/** How long a status waits for the API's replicas, which mostly say at once that they serve what was just provisioned. */
+const acknowledgedWithin = Duration.seconds(1)
+
 /** What is revoked, or only forgotten, when its resource is absent and nobody said that it is deleted (fine print 8). */
 const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "Organisation", "Application"])
 
@@ -89,6 +96,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const spoiled = new Map<string, string>()
   const absent = new Set<string>()
   const orphans = new Set<string>()
+  /** Provisioned, and not told before a replica has spoken or its time is up. */
+  const unspoken = new Set<string>()
   let problems: ReadonlyArray<ManifestProblem> = []
   let isLoaded = false
   let quiet: Array<Deferred.Deferred<void>> = []
@@ -128,8 +137,9 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       { discard: true }
     )
 
+  const isIdle = () => isLoaded && queue.idle() && unspoken.size === 0
   const restIfIdle = Effect.suspend(() => {
-    if (!isLoaded || !queue.idle()) return Effect.void
+    if (!isIdle()) return Effect.void
     const waiting = quiet
     quiet = []
     return Effect.forEach([settled, ...waiting], (one) => Deferred.succeed(one, undefined), { discard: true })
@@ -206,6 +216,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     Effect.gen(function* () {
       const reconciler = reconcilers[kindOf(identity)]
       if (reconciler === undefined) return
+      const wasUnspoken = unspoken.delete(identity)
       const wrong = spoiled.get(identity)
       if (wrong !== undefined) {
         // it stays what its last good version made of it
@@ -220,19 +231,29 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       if (resource !== undefined) {
         const before = statuses.get(identity)
         const refused = yield* source.claim?.(identity, resource, world) ?? Effect.undefined
-        const { again, applied, status, verdict } =
+        const conclusion =
           refused === undefined
             ? yield* reconciler.reconcile(world, resource as ResourceOf<Kind>)
             : concluded(refused, before?.status ?? {})
-        const { changed, state } = yield* statuses.conclude(identity, resource, verdict, status)
+        const serving = yield* reconciler.serving?.(world, resource as ResourceOf<Kind>, conclusion) ?? Effect.undefined
+        const { again, applied, status, verdict } = conclusion
+        const wake = Effect.suspend(() => {
+          const woken = reconciler.dependents(world, resource as ResourceOf<Kind>).map(identityOf)
+          return addAll(new Set(woken.filter((one) => one !== identity)))
+        })
+        if (serving?.reason === "Acknowledging" && !wasUnspoken && verdict._tag === "Ready") {
+          // one status in place of two
+          unspoken.add(identity)
+          if (applied) yield* wake
+          yield* queue.later(identity, acknowledgedWithin)
+          return
+        }
+        const { changed, state } = yield* statuses.conclude(identity, resource, verdict, status, serving)
         if (changed) yield* tell({ _tag: "Resource", state })
         yield* report(identity)
         const turned = (type: "Ready" | "Provisioned") =>
           holds(before?.conditions ?? [], type) !== holds(state.conditions, type)
-        if (applied || turned("Ready") || turned("Provisioned")) {
-          const woken = reconciler.dependents(world, resource as ResourceOf<Kind>).map(identityOf)
-          yield* addAll(new Set(woken.filter((one) => one !== identity)))
-        }
+        if (applied || turned("Ready") || turned("Provisioned")) yield* wake
         if (again !== undefined) yield* queue.later(identity, Duration.millis(again))
         return
       }
@@ -288,7 +309,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     turn.withPermits(1)
   )
   const drained = Effect.suspend(() => {
-    if (isLoaded && queue.idle()) return Effect.void
+    if (isIdle()) return Effect.void
     const one = Deferred.makeUnsafe<void>()
     quiet.push(one)
     return Deferred.await(one)
@@ -300,6 +321,19 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     Effect.schedule(Schedule.spaced(resync)),
     Effect.forkScoped
   )
+  yield* ServingWatch.run({
+    fence,
+    sql: yield* OperatorSql,
+    states: statuses.all,
+    wake: (paths) =>
+      addAll([
+        ...world
+          .resources("SchemaDefinition")
+          .filter((one) => paths.has(formatPath(pathOfDefinition(one.spec))))
+          .map(identityOf),
+        ...[...departed].filter((one) => paths.has(String(statuses.get(one)?.status.path)))
+      ])
+  })
 
   return OperatorStatus.of({
     settled: Deferred.await(settled),

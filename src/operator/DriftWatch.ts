@@ -27,6 +27,17 @@ export interface Found {
   readonly planned: boolean
 }
 
+const lookedBy = (fence: World["fence"]): Map<string, Looked> => {
+  const looked = known.get(fence) ?? new Map<string, Looked>()
+  known.set(fence, looked)
+  return looked
+}
+
+/** A table that was just made what it should be need not be looked at now. */
+export const settled = Effect.fnUntraced(function* ({ fence }: World, path: string) {
+  lookedBy(fence).set(path, { at: yield* Clock.currentTimeMillis, differences: [] })
+})
+
 const asTheyAre = (differences: ReadonlyArray<string>): Found => ({ differences, repaired: [], planned: false })
 
 /** What is otherwise than it should be with a definition's table; looks when it is time to. */
@@ -35,8 +46,7 @@ export const watch = Effect.fnUntraced(function* (
   path: string
 ): Effect.fn.Return<Found, Failures | ProvisionRefused> {
   const { fence } = world
-  const looked = known.get(fence) ?? new Map<string, Looked>()
-  known.set(fence, looked)
+  const looked = lookedBy(fence)
   const last = looked.get(path)
   const now = yield* Clock.currentTimeMillis
   if (last !== undefined && now - last.at < (last.differences.length > 0 ? lookAgain : lookEvery)) {

@@ -23,6 +23,10 @@ export const parentVerdict = (
   return isThere(parent) ? undefined : waiting("ParentNotReady", `${what} is not ready`)
 }
 
+/** Whether it came so far that nobody else may have its path: of a definition, though nobody serves it now. */
+const isSettled = (world: World, resource: Resource): boolean =>
+  isReady(world, resource) || isProvisioned(world, resource)
+
 /**
  * The resource that keeps a path among those of its kind that claim it: the one that is ready already, else the first by
  * name. The others are in conflict.
@@ -36,7 +40,7 @@ export const pathConflict = <R extends Resource>(
   const claimants = [resource, ...rivals.filter((one) => identityOf(one) !== identityOf(resource))]
   if (claimants.length === 1) return undefined
   const [keeper] = claimants.sort((a, b) => {
-    const order = Number(isReady(world, b)) - Number(isReady(world, a))
+    const order = Number(isSettled(world, b)) - Number(isSettled(world, a))
     return order !== 0 ? order : identityOf(a) < identityOf(b) ? -1 : 1
   })
   return keeper === undefined || identityOf(keeper) === identityOf(resource)

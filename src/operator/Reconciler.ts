@@ -9,6 +9,7 @@ import type { Origin } from "../provisioning/Origin.ts"
 import type { Verdict } from "./Conditions.ts"
 import type { Fence, Superseded } from "./Fence.ts"
 import type { ResourceState } from "./ResourceStatus.ts"
+import type { Serving } from "./Serving.ts"
 
 /** What reconcilers see of the world. */
 export interface World {
@@ -47,6 +48,8 @@ export type Failures = DatabaseFailure | Superseded
 export interface Reconciler<K extends Kind> {
   readonly kind: K
   readonly reconcile: (world: World, resource: ResourceOf<K>) => Effect.Effect<Reconciled, Failures>
+  /** How the API serves it, whatever was concluded of it. */
+  readonly serving?: (world: World, resource: ResourceOf<K>, conclusion: Reconciled) => Effect.Effect<Serving, Failures>
   /** Ends what the resource had; a verdict where it cannot go yet. */
   readonly remove: (world: World, departed: Departed) => Effect.Effect<Verdict | undefined, Failures>
   /** The resources that may have waited for this one, or depend on what it says. */

@@ -10,6 +10,7 @@ import { statement } from "../postgres/Statement.ts"
 import { canonicalJson, specHash } from "../provisioning/SpecHash.ts"
 import { conditionsOf, spoiled, type Verdict } from "./Conditions.ts"
 import type { Fence, Superseded } from "./Fence.ts"
+import type { Serving } from "./Serving.ts"
 
 /** One resource's row. */
 export interface ResourceState {
@@ -35,7 +36,7 @@ const readSql = `select kind, namespace, name, generation::text as generation, s
   from platform.resource_status where source = $1`
 
 /** Identities that mirrors know and that may have no status: what an interrupted operator had begun. */
-const knownSql = `select 'SchemaDefinition' as kind, namespace, name from platform.schema_defs where source = $1 and serving is not null
+const knownSql = `select 'SchemaDefinition' as kind, namespace, name from platform.schema_defs where source = $1 and (serving is not null or state = 'Withdrawing')
   union select 'Domain', namespace, name from platform.domains where source = $1 and spec is not null
   union select 'AuthStrategy', namespace, name from platform.auth_strategies where source = $1
   union select 'RoleBinding', namespace, name from platform.role_bindings where source = $1`
@@ -111,7 +112,8 @@ export class ResourceStatuses {
     identity: string,
     resource: Resource | undefined,
     verdict: Verdict,
-    status?: Readonly<Record<string, unknown>>
+    status?: Readonly<Record<string, unknown>>,
+    serving?: Serving
   ): Effect.Effect<{ readonly state: ResourceState; readonly changed: boolean }, DatabaseFailure | Superseded> =>
     Effect.gen({ self: this }, function* () {
       const before = this.states.get(identity)
@@ -121,7 +123,8 @@ export class ResourceStatuses {
         provisioned: resource === undefined ? "kept" : kindsProvisioned.has(resource.kind) ? "said" : "none",
         generation,
         now,
-        before: before?.conditions ?? []
+        before: before?.conditions ?? [],
+        serving
       })
       const state = {
         identity,

@@ -5,9 +5,11 @@ import type { ResourceOf } from "../domain/Resource.ts"
 import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import { statement } from "../postgres/Statement.ts"
 import * as Evolution from "../provisioning/Evolution.ts"
+import type { Origin } from "../provisioning/Origin.ts"
 import { renderStep } from "../provisioning/Plan.ts"
 import * as Provision from "../provisioning/Provision.ts"
 import { refused } from "../provisioning/ProvisionRefused.ts"
+import { servingOf, someOf } from "../provisioning/ServingState.ts"
 import { withdraw } from "../provisioning/Withdrawal.ts"
 import { ruleFaults } from "../records/type/Rules.ts"
 import { ready, stalled, waiting } from "./Conditions.ts"
@@ -16,6 +18,7 @@ import type { Superseded } from "./Fence.ts"
 import { isProvisioned, parentVerdict } from "./Parents.ts"
 import { concluded, type Reconciled, type Reconciler } from "./Reconciler.ts"
 import { verdictOf } from "./Refusals.ts"
+import { judge, type Serving } from "./Serving.ts"
 
 /** How long a plan is carried on with before other resources have their turn, in milliseconds. */
 const slice = 1_000
@@ -72,6 +75,13 @@ const conclusionOf = (text: string, outcome: Evolution.Result): Reconciled => {
   }
 }
 
+/** Whether what is served is what the resource says, in its newest generation. */
+const isAsWanted = ({ status, verdict }: Reconciled): boolean =>
+  status.generation !== undefined && (verdict._tag === "Ready" || verdict.reason === "RefMissing")
+
+const isOf = (one: Origin, other: Origin): boolean =>
+  one.source === other.source && one.namespace === other.namespace && one.name === other.name
+
 const conclusionWithDrift = (conclusion: Reconciled, { differences, repaired }: DriftWatch.Found): Reconciled => {
   if (differences.length > 0) {
     const verdict = stalled("Drifted", `the table was changed by hand: ${differences.join("; ")}`)
@@ -105,6 +115,7 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       const provisioned = Evolution.provision<Superseded>(world.fence, wanted, slice)
       return yield* Effect.gen(function* () {
         const outcome = (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ?? (yield* provisioned)
+        if (outcome._tag === "Applied") yield* DriftWatch.settled(world, text)
         if (outcome._tag !== "Unchanged") return conclusionOf(text, outcome)
         const drift = yield* DriftWatch.watch(world, text)
         // an index is built as any other is
@@ -116,13 +127,21 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
         Effect.catchTag("ProvisionRefused", (refusal) => Effect.succeed(concluded(verdictOf(refusal), { path: text })))
       )
     }),
+  serving: (world, resource, conclusion) =>
+    Effect.map(
+      world.fence.read((tx) => servingOf(tx, formatPath(pathOfDefinition(resource.spec)))),
+      (state): Serving => {
+        const mine = state !== undefined && isOf(state.origin, world.originOf(resource)) ? state : undefined
+        return { ...judge(mine), generation: isAsWanted(conclusion) ? undefined : mine?.origin.generation }
+      }
+    ),
   remove: (world, { name, namespace }) =>
     Effect.gen(function* () {
       const origin = { source: world.fence.source, namespace, name }
       const { rows } = yield* world.fence.read((tx) =>
         tx.query(
           statement(
-            "select path from platform.schema_defs where source = $1 and namespace = $2 and name = $3 and serving is not null",
+            "select path from platform.schema_defs where source = $1 and namespace = $2 and name = $3 and (serving is not null or state = 'Withdrawing')",
             [origin.source, namespace, name]
           )
         )
@@ -130,8 +149,15 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       for (const row of rows) {
         const refusal = yield* world.fence
           .transaction((tx) => withdraw(tx, { path: String(row.path), origin, leaving: world.leaving() }))
-          .pipe(Effect.catchTag("ProvisionRefused", (one) => Effect.succeed(verdictOf(one))))
-        if (typeof refusal !== "boolean") return refusal
+          .pipe(
+            Effect.map((outcome) =>
+              outcome._tag === "Waits"
+                ? waiting("Withdrawing", `served no longer; waits for ${someOf(outcome.for)} to know it`)
+                : undefined
+            ),
+            Effect.catchTag("ProvisionRefused", (one) => Effect.succeed(verdictOf(one)))
+          )
+        if (refusal !== undefined) return refusal
       }
       return undefined
     }),

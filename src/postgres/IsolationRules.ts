@@ -181,7 +181,7 @@ const rules: ReadonlyArray<Rule> = [
                          union select oid from tenant_role)`
   },
   {
-    why: "what the login holds by itself is not given back with a role",
+    why: "what the login holds by itself is not given back with a role; it may say what it serves, and nothing else",
     sql: `select 'own_privilege', o.object, format('velocity_api holds a privilege on %s by itself', o.object), o.repair
     from pg_shdepend d, lateral (select
       case when d.dbid in (0, (select oid from pg_database where datname = current_database()))
@@ -194,7 +194,11 @@ const rules: ReadonlyArray<Rule> = [
         else 'DROP OWNED BY velocity_api' end) as o(object, repair)
     where d.refclassid = 'pg_authid'::regclass and d.refobjid = to_regrole('velocity_api') and d.deptype = 'a'
       and not (d.classid = 'pg_database'::regclass and not exists (
-        select from pg_database b, aclexplode(b.datacl) a where b.oid = d.objid and a.grantee = d.refobjid and (a.privilege_type <> 'CONNECT' or a.is_grantable)))`
+        select from pg_database b, aclexplode(b.datacl) a where b.oid = d.objid and a.grantee = d.refobjid and (a.privilege_type <> 'CONNECT' or a.is_grantable)))
+      and not (d.classid = 'pg_namespace'::regclass and exists (select from pg_namespace n where n.oid = d.objid and n.nspname = 'platform')
+        and not exists (select from pg_namespace n, aclexplode(n.nspacl) a where n.oid = d.objid and a.grantee = d.refobjid and (a.privilege_type <> 'USAGE' or a.is_grantable)))
+      and not (d.classid = 'pg_proc'::regclass and d.objid::regprocedure::text in ('platform.registry_ack(text,integer,bigint,text)', 'platform.registry_leave(text)')
+        and not exists (select from pg_proc p, aclexplode(p.proacl) a where p.oid = d.objid and a.grantee = d.refobjid and a.is_grantable))`
   },
   {
     why: "the audit log has one writer, and so has the tree over it",

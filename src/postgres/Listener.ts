@@ -55,7 +55,7 @@ export class Listener extends Context.Service<
 >()("velocity/postgres/Listener") {
   /** Over a given URL, which must lead to Postgres itself and not to a pooler. */
   static readonly layerOf = (url: Redacted.Redacted) =>
-    Layer.succeed(Listener)({ listen: (channel) => listen(url, channel) })
+    Layer.succeed(Listener)({ listen: (channel) => listenOn(url, channel) })
 
   /** Hears nothing, for where there is no direct connection. */
   static readonly layerDeaf = Layer.succeed(Listener)({ listen: () => Stream.never })
@@ -66,7 +66,8 @@ export class Listener extends Context.Service<
   )
 }
 
-const listen = (url: Redacted.Redacted, channel: string): Stream.Stream<Heard> =>
+/** Hears what is told on a channel, on a direct connection of its own. */
+export const listenOn = (url: Redacted.Redacted, channel: string): Stream.Stream<Heard> =>
   Stream.callback<Heard>((queue) =>
     Effect.gen(function* () {
       let failures = 0

@@ -7,8 +7,10 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
 import type { DatabaseFailure } from "./DatabaseFailure.ts"
 import * as Databases from "./Databases.ts"
+import { type Heard, listenOn } from "./Listener.ts"
 import { operatorSettings, type PoolSettings, transactionSettings } from "./PgSettings.ts"
 import type * as Session from "./Session.ts"
 import { type SqlResult, type Statement, statement } from "./Statement.ts"
@@ -51,6 +53,10 @@ export interface OperatorDatabases {
     f: (query: (statement: Statement) => Effect.Effect<SqlResult, DatabaseFailure>) => Effect.Effect<A, E, R>,
     options: { readonly database?: string | undefined; readonly within: number }
   ) => Effect.Effect<A, E | DatabaseFailure, R>
+  /** What is told on a channel, as `Listener` hears it. */
+  readonly listen: (channel: string) => Stream.Stream<Heard>
+  /** Whether anything is heard: not behind a pooler in transaction mode, whose sessions are lent. */
+  readonly hears: boolean
   readonly names: ReadonlyArray<string>
   readonly stats: () => ReadonlyMap<string, Session.PoolStats>
 }
@@ -63,7 +69,16 @@ const make = Effect.fnUntraced(function* (settings: Readonly<Record<string, Pool
     const more = `${transactionSettings(pool.settings)}${timeout}`
     return more === "" ? undefined : statement(`select ${more.slice(2)}`)
   }
+  const listening = Object.values(settings).filter((one) => one.prepared > 0)
   return OperatorSql.of({
+    listen: (channel) =>
+      listening.length === 0
+        ? Stream.never
+        : Stream.mergeAll(
+            listening.map((one) => listenOn(one.url, channel)),
+            { concurrency: "unbounded" }
+          ),
+    hears: listening.length > 0,
     transaction: (f, options) =>
       databases.on(options?.database, (pool) =>
         Transaction.run(

@@ -77,7 +77,7 @@ type Row = Readonly<Record<string, unknown>>
 
 export const rowSql = `select id, storage_id, serving_hash, (select p.id::text from platform.plans p where p.path = schema_defs.path and p.state in ('Waiting', 'Running')) as plan,
   serving is not null as serving, generation::text as generation, foreign_keys, pg_schema, pg_table,
-  source, namespace, name from platform.schema_defs where path = $1`
+  state, source, namespace, name from platform.schema_defs where path = $1`
 
 /** The paths that a definition's refs point to, each once. */
 const targetsOf = (spec: SchemaDefinitionSpec): ReadonlyArray<string> => [

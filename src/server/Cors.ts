@@ -6,7 +6,8 @@
  */
 
 /** What a page may read of an answer beyond the safelisted headers. */
-const exposed = "ETag, Link, Location, Preference-Applied, Retry-After, WWW-Authenticate, X-Request-Id"
+const exposed =
+  "Deprecation, ETag, Link, Location, Preference-Applied, Retry-After, Sunset, WWW-Authenticate, X-Request-Id"
 /** What a page may send. */
 const sent =
   "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Prefer, X-Request-Id, X-Velocity-Reason, X-Velocity-Ticket"

@@ -103,6 +103,8 @@ const outsideOf = Effect.fnUntraced(function* (query: Partial<Record<"origin" | 
 const schemasSql = `
 select json_build_object('path', path, 'chain', chain, 'state', state, 'generation', generation, 'pg_schema', pg_schema,
   'pg_table', pg_table, 'serving', serving is not null,
+  'lifecycle', json_build_object('stage', coalesce(serving #>> '{lifecycle,stage}', 'active'), 'deprecated_at', serving #>> '{lifecycle,deprecatedAt}',
+    'sunset_at', serving #>> '{lifecycle,sunsetAt}', 'successor', serving #>> '{lifecycle,successor}'),
   'updated_at', pg_catalog.to_char(updated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))::text as item, path
 from platform.schema_defs
 where ($1::text is null or chain = $1) and ($2::text is null or path > $2) order by path limit $3::int4`

@@ -32,6 +32,7 @@ import { answering } from "./Problems.ts"
 import { Registry } from "./Registry.ts"
 import { readStream, readText, requireMediaType } from "./RequestBody.ts"
 import { maxJsonBody, type ServerSettings } from "./ServerSettings.ts"
+import { requireBeforeSunset, withEnding } from "./Sunset.ts"
 
 interface TypeParams {
   readonly org: string
@@ -54,7 +55,7 @@ const patchTypes = ["application/merge-patch+json", "application/json-patch+json
 /** What every answer about records says to caches: it is the caller's alone, and to be asked for again. */
 const cached = { "cache-control": "private, no-cache", vary: "Authorization, X-API-Key, Accept, Prefer" }
 
-const responseOf = ({ body, headers, status, stream }: Answer) => {
+const responseOf = ({ body, status, stream }: Answer, headers: Readonly<Record<string, string>>) => {
   const all = { ...cached, ...headers }
   if (stream !== undefined) {
     return HttpServerResponse.stream(stream, { status, headers: all, contentType: ndjsonContentType })
@@ -92,6 +93,8 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
         const chain = `${org}/${app}/${domain}`
         const type = yield* registry.lookup(`${chain}/${object}/${version}`)
         exchange.path = type.path
+        const over = requireBeforeSunset(type, registry)
+        if (over !== undefined) yield* over
         const caller = yield* Effect.fromResult(
           callerOf(registry, identity, { chain, object, version, operation }, exchange, request)
         )
@@ -140,19 +143,19 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
       ) =>
         answering(
           Effect.gen(function* () {
-            const authorized = yield* authorize(params, operation, request)
+            let authorized: Authorized = yield* authorize(params, operation, request)
             const brought = yield* bring
             const answer = yield* Effect.catchTag(act(authorized, brought), "StaleDefinition", (stale) =>
               Effect.gen(function* () {
                 yield* registry.refresh(stale.path)
                 if (!repeatable(brought)) return yield* unsettled(stale.cause)
-                const again = yield* authorize(params, operation, request)
-                return yield* Effect.catchTag(act(again, brought), "StaleDefinition", ({ cause }) =>
+                authorized = yield* authorize(params, operation, request)
+                return yield* Effect.catchTag(act(authorized, brought), "StaleDefinition", ({ cause }) =>
                   Effect.fail(unsettled(cause))
                 )
               })
             )
-            return responseOf(answer)
+            return responseOf(answer, withEnding(answer.headers, authorized.type, registry))
           })
         )
 

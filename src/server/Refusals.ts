@@ -1,6 +1,6 @@
 /**
- * One audit entry for each request that was refused to somebody: 401, 403, and 503 where what is needed to decide did not
- * answer. Bounded by actor and address, in `records/Denials`.
+ * One audit entry for each request that was refused to somebody: 401, 403, 410 of a version that has ended, and 503 where
+ * what is needed to decide did not answer. Bounded by actor and address, in `records/Denials`.
  *
  * The entry is written before the refusal leaves, so that whoever is refused can find it; a database that does not take
  * it in time holds up the answer no longer than a second.
@@ -31,7 +31,7 @@ const actions: Readonly<Record<string, string>> = {
 }
 
 const isRefusal = ({ code, status }: Problem): boolean =>
-  status === 401 || status === 403 || code === "dependency_unavailable"
+  status === 401 || status === 403 || code === "sunset" || code === "dependency_unavailable"
 
 /** See the module. */
 export class Refusals extends Context.Service<

@@ -37,7 +37,7 @@ import { duration, listenUrl } from "../postgres/PgSettings.ts"
 import { compile, type RecordType } from "../records/type/RecordType.ts"
 import { CompiledTypes } from "./CompiledTypes.ts"
 import { type Hint, type Known, look, maxHints, nothingKnown } from "./RegistryReads.ts"
-import { indexOf, servedBy, strategyOf } from "./RegistrySnapshot.ts"
+import { indexOf, servedBy, strategyOf, versionOf } from "./RegistrySnapshot.ts"
 
 /** What changed from one snapshot to the next. */
 export interface RegistryChange {
@@ -61,6 +61,7 @@ export interface RegistryState {
 
 /** A definition as `/api/platform/schemas` lists it. */
 export interface RegisteredDefinition {
+  readonly id: number
   readonly path: string
   readonly chain: string
   readonly generation: number
@@ -101,6 +102,8 @@ export class Registry extends Context.Service<
     readonly lookup: (path: string) => Effect.Effect<RecordType, Problem>
     /** The record type at a path, for refs and includes; undefined where nothing is served. */
     readonly peers: (path: string) => RecordType | undefined
+    /** The path of another version of an object: the one that is named, else the newest later one, where it is served. */
+    readonly successorOf: (path: string, named: string | undefined) => string | undefined
     /** Reads a definition again now: the database said that it is not what we compiled. Fails with 503 `unavailable`. */
     readonly refresh: (path: string) => Effect.Effect<void, Problem>
     /** Looks at everything now; fails as the database does. */
@@ -283,6 +286,14 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
       return type === undefined ? compiledAt(path) : Effect.succeed(type)
     },
     peers,
+    successorOf: (path, named) => {
+      const [object, version] = versionOf(path)
+      const newest = index.newest.get(object) ?? 0
+      const found = `${object}/${named ?? `v${newest}`}`
+      return (named === undefined && newest <= version) || known.snapshot.definitions.get(found)?.serving === undefined
+        ? undefined
+        : found
+    },
     refresh: (path) =>
       Effect.mapError(ask(`def:${path}`), (cause) =>
         problem("unavailable", { headers: { "Retry-After": "1" }, cause })
@@ -293,7 +304,8 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
     bindingsOf: (actor, chain) => known.snapshot.bindings.get(chain)?.get(actor) ?? noBindings,
     platformStrategy,
     definitions: () =>
-      [...known.snapshot.definitions.values()].map(({ chain, generation, path, serving }) => ({
+      [...known.snapshot.definitions.values()].map(({ chain, generation, id, path, serving }) => ({
+        id,
         path,
         chain,
         generation,

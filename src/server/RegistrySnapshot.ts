@@ -70,6 +70,14 @@ export interface SnapshotIndex {
   /** The strategies that a domain trusts. */
   readonly trusted: ReadonlyMap<string, ReadonlyArray<string>>
   readonly issuedBy: ReadonlyMap<string, ReadonlyArray<JwtStrategy>>
+  /** By object (`acme/geo/atlas/city`): the number of its newest version that is served. */
+  readonly newest: ReadonlyMap<string, number>
+}
+
+/** An object and the number of its version, from a path. */
+export const versionOf = (path: string): readonly [object: string, version: number] => {
+  const slash = path.lastIndexOf("/")
+  return [path.slice(0, slash), Number(path.slice(slash + 2))]
 }
 
 /** The strategy under an id, where it is in force. */
@@ -95,7 +103,13 @@ export const indexOf = (snapshot: Snapshot): SnapshotIndex => {
       else those.push(strategy.jwt)
     }
   }
-  return { trusted, issuedBy }
+  const newest = new Map<string, number>()
+  for (const { path, serving } of snapshot.definitions.values()) {
+    if (serving === undefined) continue
+    const [object, version] = versionOf(path)
+    newest.set(object, Math.max(version, newest.get(object) ?? 0))
+  }
+  return { trusted, issuedBy, newest }
 }
 
 // a key that this release does not know may be one that narrows: what has one is not understood, and so not applied

@@ -17,7 +17,9 @@ import { ApiSql } from "../postgres/ApiSql.ts"
 import { AuditorTx } from "../postgres/AuditorTx.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
 import { PrivacyTx } from "../postgres/PrivacyTx.ts"
+import { RegistryAcks } from "../postgres/RegistryAcks.ts"
 import { TenantTx } from "../postgres/TenantTx.ts"
+import { ProbeRecords } from "../records/ProbeRecords.ts"
 import { ProveRecords } from "../records/ProveRecords.ts"
 import { ReadRecords } from "../records/ReadRecords.ts"
 import { WriteRecords } from "../records/WriteRecords.ts"
@@ -43,6 +45,7 @@ import { Readiness } from "./Readiness.ts"
 import { recordHandlers } from "./RecordHandlers.ts"
 import { Refusals } from "./Refusals.ts"
 import { Registry } from "./Registry.ts"
+import { Replica } from "./Replica.ts"
 import { type ServerSettings, serverSettings } from "./ServerSettings.ts"
 
 /** Where it listens. */
@@ -123,10 +126,19 @@ const services = Layer.mergeAll(
   Refusals.layer,
   Readiness.layer,
   bearerLayer,
-  requestMetrics
+  requestMetrics,
+  Replica.layerNoDeps
 ).pipe(
   Layer.provideMerge(Layer.mergeAll(Authenticator.layer, IsolationGate.layer)),
-  Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps, ProveRecords.layerNoDeps)),
+  Layer.provideMerge(
+    Layer.mergeAll(
+      ReadRecords.layerNoDeps,
+      WriteRecords.layerNoDeps,
+      ProveRecords.layerNoDeps,
+      ProbeRecords.layerNoDeps,
+      RegistryAcks.layerNoDeps
+    )
+  ),
   Layer.provideMerge(Layer.mergeAll(Denials.layerNoDeps, Unknowns.layerNoDeps, Registry.layer)),
   Layer.provideMerge(
     Layer.mergeAll(TenantTx.layerNoDeps, GatewayTx.layerNoDeps, AuditorTx.layerNoDeps, PrivacyTx.layerNoDeps)

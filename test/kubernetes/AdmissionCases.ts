@@ -26,6 +26,9 @@ const changed = (one: Manifest, key: string, value: unknown): Case => ({
   manifest: { ...one, spec: { ...(one.spec as object), [key]: value } }
 })
 
+const lifecycle = (one: object) => definition("tenant", "broken", { lifecycle: one })
+const [early, late] = ["2027-01-31T12:00:00Z", "2027-06-30T12:00:00Z"]
+
 const kept = (name: string) => definition("tenant", name)
 
 const jwt = { issuers: ["i"], audience: "a" }
@@ -74,6 +77,31 @@ export const cases: ReadonlyArray<Case> = [
     name: "an object whose name is too long",
     message: "spec.object: Too long: may not be more than 40 bytes",
     manifest: definition("tenant", "a", { object: "a".repeat(60) })
+  },
+  {
+    name: "deprecated since nobody knows when",
+    message: "deprecatedAt is said where stage is deprecated or sunset, and only there",
+    manifest: lifecycle({ stage: "deprecated" })
+  },
+  {
+    name: "an end of what does not end",
+    message: "sunsetAt is said where stage is sunset, and only there",
+    manifest: lifecycle({ stage: "deprecated", deprecatedAt: early, sunsetAt: late })
+  },
+  {
+    name: "an end before the beginning of the end",
+    message: "sunsetAt is before deprecatedAt",
+    manifest: lifecycle({ stage: "sunset", deprecatedAt: late, sunsetAt: early })
+  },
+  {
+    name: "a successor of what is in use",
+    message: "a version that is in use has no successor",
+    manifest: lifecycle({ stage: "active", successor: "v2" })
+  },
+  {
+    name: "its own successor",
+    message: "a version does not succeed itself",
+    manifest: lifecycle({ stage: "deprecated", deprecatedAt: early, successor: "v1" })
   },
   {
     name: "a system column",

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, expect } from "vitest"
 import type { KubeRequest } from "../../src/kubernetes/Kube.ts"
 import { finalizer } from "../../src/kubernetes/ObjectWrites.ts"
 import { freshDatabase, query } from "../support/Database.ts"
+import { startReplica } from "../support/Replica.ts"
 import { versionsOf } from "../support/Shape.ts"
 import { startOperator } from "./ClusterWorld.ts"
 import { type Installed, install, until } from "./Installed.ts"
@@ -124,6 +125,11 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
             stop = yield* start()
           }
         }
+        // nothing is Ready that nobody serves: the API comes last
+        const types = ours.filter((one) => one.kind === "SchemaDefinition")
+        for (const one of types) yield* reasonIs(one, "NoReplica")
+        const served = yield* Scope.fork(yield* Scope.Scope)
+        yield* startReplica(database).pipe(Scope.provide(served))
         for (const one of ours) yield* ready(one)
         for (const one of ours) {
           const read = yield* promise(() => get(one))
@@ -139,6 +145,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
           )
         ).toEqual([{ n: 0 }])
         yield* stop
+        yield* Scope.close(served, Exit.void)
       }
     })
   )
@@ -147,6 +154,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
     Effect.gen(function* () {
       const database = yield* freshDatabase
       const { org } = database
+      yield* startReplica(database)
       yield* apply(...namespacesOf(org), ...parents(org), definition(org, "thing"), binding(org, "alice"))
       yield* startOperator({ database, kubeconfig: cluster.kubeconfig })
       const thing = definition(org, "thing")
@@ -181,6 +189,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
     Effect.gen(function* () {
       const database = yield* freshDatabase
       const { org } = database
+      yield* startReplica(database)
       const writes: Array<string> = []
       const through = (kube: Parameters<NonNullable<Parameters<typeof startOperator>[0]["through"]>>[0]) => ({
         ...kube,
@@ -199,11 +208,21 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
       )
       expect(writes.length).toBeGreaterThan(0)
       writes.length = 0
-      const { "platform.operator_term": _, ...before } = yield* versionsOf(database.superuserUrl, org)
+      // heartbeats go on
+      const {
+        "platform.operator_term": _,
+        "platform.replicas": beats,
+        ...before
+      } = yield* versionsOf(database.superuserUrl, org)
+      expect(beats).toBeDefined()
       const again = yield* startOperator({ database, kubeconfig: cluster.kubeconfig, through })
       yield* again.settled
       yield* again.look
-      const { "platform.operator_term": __, ...after } = yield* versionsOf(database.superuserUrl, org)
+      const {
+        "platform.operator_term": __,
+        "platform.replicas": ___,
+        ...after
+      } = yield* versionsOf(database.superuserUrl, org)
       expect(writes).toEqual([])
       expect(after).toEqual(before)
     })
@@ -213,6 +232,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
     Effect.gen(function* () {
       const database = yield* freshDatabase
       const { org } = database
+      yield* startReplica(database)
       const [thing, dom] = [definition(org, "thing"), domain(org)]
       yield* apply(...namespacesOf(org), ...parents(org), thing)
       yield* startOperator({ database, kubeconfig: cluster.kubeconfig })
@@ -241,6 +261,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
     Effect.gen(function* () {
       const database = yield* freshDatabase
       const { org } = database
+      yield* startReplica(database)
       const [thing, alice] = [definition(org, "thing"), binding(org, "alice")]
       yield* apply(...namespacesOf(org), ...parents(org), thing, alice)
       /** Gone from etcd without our doing: somebody takes our finalizer away and deletes it. */
@@ -298,6 +319,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
     Effect.gen(function* () {
       const database = yield* freshDatabase
       const { org } = database
+      yield* startReplica(database)
       const things = Array.from({ length: 10 }, (_, index) => definition(org, `thing${index}`))
       yield* apply(...namespacesOf(org), ...parents(org), ...things)
       let isOver = false
@@ -328,6 +350,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
     Effect.gen(function* () {
       const database = yield* freshDatabase
       const { org } = database
+      yield* startReplica(database)
       const first = definition(org, "thing")
       const second = { ...first, metadata: { ...first.metadata, name: "another" } }
       yield* apply(...namespacesOf(org), ...parents(org), first)
@@ -356,6 +379,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
       Effect.gen(function* () {
         const database = yield* freshDatabase
         const { org } = database
+        yield* startReplica(database)
         const thing = definition(org, "thing")
         yield* apply(...namespacesOf(org), ...parents(org), thing)
         const label = (value: string) =>
@@ -381,6 +405,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
     Effect.gen(function* () {
       const database = yield* freshDatabase
       const { org } = database
+      yield* startReplica(database)
       const alice = (more: object) => binding(org, "alice", more)
       const invalid = { expiresAt: "2099-02-31T12:00:00Z" }
       yield* apply(...namespacesOf(org), ...parents(org), alice(invalid))
@@ -409,6 +434,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
     Effect.gen(function* () {
       const database = yield* freshDatabase
       const { org } = database
+      yield* startReplica(database)
       const other = `${org}b`
       yield* apply(
         ...namespacesOf(org),

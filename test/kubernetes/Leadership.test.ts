@@ -113,7 +113,7 @@ const ready = (org: string, name: string) =>
   Effect.promise(() =>
     cluster.ok([
       "wait",
-      "--for=condition=Ready",
+      "--for=condition=Provisioned",
       "--timeout=90s",
       `schemadefinition.velocity.sh/${name}`,
       "-n",

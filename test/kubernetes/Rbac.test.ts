@@ -76,7 +76,7 @@ const live = Effect.fnUntraced(function* (
     until("it has done what it can", async () => {
       if (isEnough(refused)) return true
       const text = await cluster.ok(["get", ...args(thing), "-o", "json"])
-      return /"type": "Ready"/u.test(text) && /"status": "True",\s*"type": "Ready"/u.test(text)
+      return /"status": "True",\s*"type": "Provisioned"/u.test(text)
     })
   )
   if (isEnough(refused)) return refused

@@ -4,6 +4,7 @@ import { Effect, Exit, Layer, Scope } from "effect"
 import { afterAll, beforeAll, expect } from "vitest"
 import type { KubeRequest } from "../../src/kubernetes/Kube.ts"
 import { freshDatabase, query } from "../support/Database.ts"
+import { startReplica } from "../support/Replica.ts"
 import { versionsOf } from "../support/Shape.ts"
 import { startOperator } from "./ClusterWorld.ts"
 import { type Installed, install, until } from "./Installed.ts"
@@ -25,6 +26,7 @@ layer(Layer.empty, { excludeTestServices: true })("many definitions", (it) => {
       Effect.gen(function* () {
         const database = yield* freshDatabase
         const { org } = database
+        yield* startReplica(database)
         const writes: Array<string> = []
         const through = (kube: Parameters<NonNullable<Parameters<typeof startOperator>[0]["through"]>>[0]) => ({
           ...kube,
@@ -65,12 +67,21 @@ layer(Layer.empty, { excludeTestServices: true })("many definitions", (it) => {
 
         yield* Scope.close(life, Exit.void)
         writes.length = 0
-        const { "platform.operator_term": _, ...one } = yield* versionsOf(database.superuserUrl, org)
+        const {
+          "platform.operator_term": _,
+          "platform.replicas": beats,
+          ...one
+        } = yield* versionsOf(database.superuserUrl, org)
         const again = yield* startOperator({ database, kubeconfig: cluster.kubeconfig, through })
         yield* again.settled
         yield* again.look
-        const { "platform.operator_term": __, ...two } = yield* versionsOf(database.superuserUrl, org)
+        const {
+          "platform.operator_term": __,
+          "platform.replicas": ___,
+          ...two
+        } = yield* versionsOf(database.superuserUrl, org)
         expect(writes).toEqual([])
+        expect(beats).toBeDefined()
         expect(two).toEqual(one)
       }),
     600_000

@@ -16,6 +16,7 @@ import { ApiSql } from "../../src/postgres/ApiSql.ts"
 import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { configOf, freshDatabase, query } from "../support/Database.ts"
+import { lookThrough, startReplica } from "../support/Replica.ts"
 
 const cases = join(import.meta.dirname, "cases")
 
@@ -70,6 +71,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator on a folder", (i
           ),
           scope
         )
+        yield* startReplica(database)
         yield* Effect.gen(function* () {
           const status = yield* OperatorStatus
           yield* status.settled
@@ -94,7 +96,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator on a folder", (i
               plan = hash ?? plan
             }
             yield* Effect.promise(() => become(folder, join(cases, name, state), org, plan))
-            yield* status.look
+            yield* lookThrough(status)
             const lines = yield* describe
             text.push(`== ${state}`, ...lines)
           }

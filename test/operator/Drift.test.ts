@@ -9,11 +9,13 @@ import * as Operator from "../../src/operator/Operator.ts"
 import { OperatorStatus } from "../../src/operator/OperatorStatus.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { configOf, freshDatabase, query } from "../support/Database.ts"
+import { startReplica, whenServed } from "../support/Replica.ts"
 
 layer(Layer.empty, { excludeTestServices: true })("drift", (it) => {
   it.effect("is repaired where it can be, and said where it cannot", () =>
     Effect.gen(function* () {
       const database = yield* freshDatabase
+      yield* startReplica(database)
       const folder = yield* Effect.acquireRelease(
         Effect.promise(() => mkdtemp(join(tmpdir(), "velocity-drift-"))),
         (one) => Effect.promise(() => rm(one, { recursive: true }))
@@ -32,6 +34,7 @@ layer(Layer.empty, { excludeTestServices: true })("drift", (it) => {
         Effect.gen(function* () {
           const status = yield* OperatorStatus
           yield* status.settled
+          yield* whenServed(status)
           const thing = status.resources().find((one) => one.identity.startsWith("SchemaDefinition/"))
           const ready = thing?.conditions.find((one) => one.type === "Ready")
           return `${ready?.status} ${ready?.reason}: ${ready?.message.replaceAll(database.org, "ORG").replaceAll(/generation \d+/gu, "generation N")}`

@@ -13,6 +13,7 @@ import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { applyDomain } from "../../src/provisioning/ProvisionDomain.ts"
 import { configOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+import { startReplica, whenServed } from "../support/Replica.ts"
 import { versionsOf } from "../support/Shape.ts"
 
 const samples = join(import.meta.dirname, "../../k8s/samples")
@@ -90,12 +91,29 @@ describe("the operator", () => {
           writeFile(join(folder, "b.yaml"), definition(org, "thing", "{ name: a, type: string }"))
         )
         const options = { development: strategy }
-        yield* Effect.scoped(Effect.flatMap(start(database, folder, options), (status) => status.settled))
-        const { "platform.operator_term": _, ...before } = yield* versionsOf(database.superuserUrl, database.org)
+        yield* startReplica(database)
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const status = yield* start(database, folder, options)
+            yield* status.settled
+            yield* whenServed(status)
+          })
+        )
+        // heartbeats go on
+        const {
+          "platform.operator_term": _,
+          "platform.replicas": beats,
+          ...before
+        } = yield* versionsOf(database.superuserUrl, database.org)
+        expect(beats).toBeDefined()
         const again = yield* start(database, folder, options)
         yield* again.settled
         yield* again.look
-        const { "platform.operator_term": __, ...after } = yield* versionsOf(database.superuserUrl, database.org)
+        const {
+          "platform.operator_term": __,
+          "platform.replicas": ___,
+          ...after
+        } = yield* versionsOf(database.superuserUrl, database.org)
         expect(after).toEqual(before)
         expect(again.resources().every((one) => one.conditions[0]?.status === "True")).toBe(true)
       })
@@ -129,7 +147,7 @@ describe("the operator", () => {
         expect(lines).toEqual([
           "… SchemaDefinition/ORG-shop-eu/thing RefMissing: ORG/shop/eu/other/v1 not there; served without that foreign key",
           expect.stringMatching(/^! c\.yaml:1:8: /u),
-          "+ SchemaDefinition/ORG-shop-eu/other Provisioned: ORG_shop_eu.other_v1 is served in generation N"
+          "… SchemaDefinition/ORG-shop-eu/other NoReplica: no API replica is alive to serve generation N"
         ])
       })
     )
@@ -214,6 +232,8 @@ describe("the operator", () => {
         })
         const status = yield* start(database, folder, { development: strategy })
         yield* status.settled
+        yield* startReplica(database, { VELOCITY_PLATFORM_STRATEGY: "development" })
+        yield* whenServed(status)
         expect(status.problems()).toEqual([])
         const unready = status.resources().filter((one) => one.conditions[0]?.status !== "True")
         expect(unready).toEqual([])

@@ -357,8 +357,8 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
           `insert into ${schema}.kept_v1 (id, created_at, created_by, updated_at, updated_by, a) values (gen_random_uuid(), now(), 'x', now(), 'x', 'c')`
         )
         expect(yield* refusalOf(withdraw("kept"))).toBe("Referenced")
-        expect(yield* withdraw("kept", [`${chain}/child/v1`])).toBe(true)
-        expect(yield* withdraw("kept", [`${chain}/child/v1`])).toBe(false)
+        expect(yield* withdraw("kept", [`${chain}/child/v1`])).toBe("Done")
+        expect(yield* withdraw("kept", [`${chain}/child/v1`])).toBe("Nothing")
         const shut = yield* look(
           `select s.serving is null as gone, s.wanted is null as unwanted, s.state,
              (select count(*)::int4 from ${schema}.kept_v1) as rows,

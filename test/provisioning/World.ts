@@ -82,7 +82,7 @@ export const makeWorld = Effect.gen(function* () {
           path: `${org}/shop/eu/${object}/v1`,
           origin: originOf(object),
           leaving: new Set(leaving)
-        })
+        }).pipe(Effect.map((outcome) => outcome._tag))
       ),
     /** As the superuser, to look at what nobody else may see. */
     look: (text: string, params: ReadonlyArray<unknown> = []) => query(database.superuserUrl, text, params)

@@ -153,6 +153,13 @@ const seeds: Readonly<Record<string, ReadonlyArray<Seed>>> = {
       code: "own_privilege"
     },
     { name: "the database", sql: ["grant create on database used to velocity_api"], code: "own_privilege" },
+    { name: "the platform's schema", sql: ["grant create on schema platform to velocity_api"], code: "own_privilege" },
+    {
+      name: "what it may hand on",
+      sql: ["grant execute on function platform.registry_leave to velocity_api with grant option"],
+      code: "own_privilege"
+    },
+    { name: "the replicas' table", sql: ["grant insert on platform.replicas to velocity_api"], code: "own_privilege" },
     { name: "another login's", sql: ["grant select on acme_geo_atlas.city_v1 to mallory"], code: "tenant_privilege" },
     {
       name: "a domain role's that deletes",

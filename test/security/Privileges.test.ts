@@ -209,7 +209,7 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
     })
   )
 
-  it.effect("leave velocity_api by itself with nothing", () =>
+  it.effect("leave velocity_api by itself with nothing but to say what it serves", () =>
     Effect.gen(function* () {
       const { apiUrl, superuserUrl, atlas } = yield* Prepared
       const relations = yield* query(
@@ -237,9 +237,12 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
       )
       const functions = yield* query(
         superuserUrl,
-        "select oid::regprocedure::text as name from pg_proc where pronamespace = 'platform'::regnamespace and has_function_privilege('velocity_api', oid, 'EXECUTE')"
+        "select oid::regprocedure::text as name from pg_proc where pronamespace = 'platform'::regnamespace and has_function_privilege('velocity_api', oid, 'EXECUTE') order by 1"
       )
-      expect(functions).toEqual([])
+      expect(functions.map((one) => one.name)).toEqual([
+        "platform.registry_ack(text,integer,bigint,text)",
+        "platform.registry_leave(text)"
+      ])
       for (const sql of [
         "create temp table t ()",
         "create table public.t ()",

@@ -2,7 +2,7 @@
  * A world for tests over HTTP: a fresh database, strategies with keys of their own, domains, and the server over them
  * under its real login. Each token is signed here and believed for its strategy alone.
  */
-import { ConfigProvider, Effect, Exit, Layer, Scope } from "effect"
+import { Clock, ConfigProvider, Effect, Exit, Layer, Scope } from "effect"
 import * as Server from "../../src/server/Server.ts"
 import type { ServerSettings } from "../../src/server/ServerSettings.ts"
 import { makeKey, sign, settings as strategySettings, type TestKey } from "../access/Issuer.ts"
@@ -76,6 +76,8 @@ export interface WorldOptions {
   readonly settings?: Partial<ServerSettings>
   /** More `VELOCITY_*` variables. */
   readonly variables?: Readonly<Record<string, string>>
+  /** What the server takes for the time. */
+  readonly clock?: Clock.Clock
   /** Puts domains and definitions in place, before the server starts. */
   readonly prepare?: (database: TestDatabase, strategy: (name: string) => Promise<Strategy>) => Promise<void>
 }
@@ -90,7 +92,8 @@ export const makeWorld = async (options: WorldOptions = {}): Promise<World> => {
   const logs: Array<unknown> = []
   const server = await start(
     Server.layer({ host: "127.0.0.1", port: 0, ...options.settings }).pipe(
-      Layer.provide(ConfigProvider.layer(configOf(database, options.variables)))
+      Layer.provide(ConfigProvider.layer(configOf(database, options.variables))),
+      options.clock === undefined ? (layer) => layer : Layer.provide(Layer.succeed(Clock.Clock, options.clock))
     ),
     logs
   )
