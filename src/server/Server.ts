@@ -11,6 +11,7 @@ import { HttpRouter, HttpServer } from "effect/http"
 import type { ServeError } from "effect/http/HttpServerError"
 import { HttpApiBuilder } from "effect/http-api"
 import { Authenticator } from "../access/Authenticator.ts"
+import { KeyAuthenticator } from "../access/KeyAuthenticator.ts"
 import { openApiPath } from "../api/Routes.ts"
 import { VelocityApi } from "../api/VelocityApi.ts"
 import { ApiSql } from "../postgres/ApiSql.ts"
@@ -125,7 +126,7 @@ const services = Layer.mergeAll(
   bearerLayer,
   requestMetrics
 ).pipe(
-  Layer.provideMerge(Layer.mergeAll(Authenticator.layer, IsolationGate.layer)),
+  Layer.provideMerge(Layer.mergeAll(Authenticator.layer, KeyAuthenticator.layer, IsolationGate.layer)),
   Layer.provideMerge(Layer.mergeAll(ReadRecords.layerNoDeps, WriteRecords.layerNoDeps, ProveRecords.layerNoDeps)),
   Layer.provideMerge(Layer.mergeAll(Denials.layerNoDeps, Unknowns.layerNoDeps, Registry.layer)),
   Layer.provideMerge(
