@@ -16,6 +16,8 @@ begin
       ('rotation', 'text'),
       -- of a key that was rotated out: when it ends
       ('retires_at', 'timestamptz'),
+      -- its resource is gone: one of the same name begins anew
+      ('departed', 'boolean not null default false'),
       ('created_at', 'timestamptz not null default now()')
     ) as w(name, type)
     where not exists (

@@ -7,6 +7,7 @@
  */
 import { Cause, Clock, Deferred, Duration, Effect, PubSub, Schedule, type Scope, Semaphore, Stream } from "effect"
 import { identityOf, type Kind, kinds, type Resource, type ResourceOf } from "../domain/Resource.ts"
+import { apiKeyReconciler } from "./ApiKeyReconciler.ts"
 import { applicationReconciler } from "./ApplicationReconciler.ts"
 import { authStrategyReconciler } from "./AuthStrategyReconciler.ts"
 import { holds } from "./Conditions.ts"
@@ -20,7 +21,7 @@ import { concluded, type Failures, type Reconciler, type World } from "./Reconci
 import { type Generations, ResourceStatuses } from "./ResourceStatus.ts"
 import { roleBindingReconciler } from "./RoleBindingReconciler.ts"
 import { schemaDefinitionReconciler } from "./SchemaDefinitionReconciler.ts"
-import { type Reading, type Source, SourceFailure } from "./Source.ts"
+import { type KeyDelivery, type Reading, type Source, SourceFailure } from "./Source.ts"
 import * as WorkQueue from "./WorkQueue.ts"
 
 /** Any of them, seen as one that takes any resource; a key's kind decides which. */
@@ -31,7 +32,8 @@ const reconcilers = Object.fromEntries(
     applicationReconciler,
     domainReconciler,
     schemaDefinitionReconciler,
-    roleBindingReconciler
+    roleBindingReconciler,
+    apiKeyReconciler
   ].map((one) => [one.kind, one])
 ) as unknown as Readonly<Record<string, Reconciler<Kind> | undefined>>
 
@@ -42,7 +44,8 @@ const order: ReadonlyArray<Kind> = [
   "Application",
   "Domain",
   "SchemaDefinition",
-  "RoleBinding"
+  "RoleBinding",
+  "ApiKey"
 ]
 
 /** Keys at work at once; each has a connection of the operator's, which has eight. */
@@ -69,12 +72,14 @@ export interface ControllerOptions {
   /** Where resources come from, given what the database knows. */
   readonly source: (known: ReadonlyArray<string>) => Effect.Effect<Source, never, Scope.Scope>
   readonly fallbackStrategy: string | undefined
+  /** What minted keys say behind `vel_`. */
+  readonly keyEnvironment: string
   /** Who numbers the specs of a resource (counted). */
   readonly generations?: Generations | undefined
 }
 
 /** What is revoked, or only forgotten, when its resource is absent and nobody said that it is deleted (fine print 8). */
-const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "Organisation", "Application"])
+const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "ApiKey", "Organisation", "Application"])
 
 /** Runs a controller until the scope closes, and answers what it tells. Fails only where it cannot begin. */
 export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
@@ -88,6 +93,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const departed = new Set<string>()
   const spoiled = new Map<string, string>()
   const absent = new Set<string>()
+  let delivery: KeyDelivery | undefined
   const orphans = new Set<string>()
   let problems: ReadonlyArray<ManifestProblem> = []
   let isLoaded = false
@@ -109,7 +115,11 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       new Set(
         [...departed].map((identity) => statuses.get(identity)?.status.path).filter((path) => typeof path === "string")
       ),
-    fallbackStrategy: options.fallbackStrategy
+    fallbackStrategy: options.fallbackStrategy,
+    keyEnvironment: options.keyEnvironment,
+    get delivery() {
+      return delivery
+    }
   }
 
   const tell = (change: StatusChange) => PubSub.publish(changes, change)
@@ -180,6 +190,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const source = yield* options.source(
     statuses.known.filter((one) => (kinds as ReadonlyArray<string>).includes(kindOf(one)))
   )
+
+  delivery = source.delivery
 
   const report = (identity: string): Effect.Effect<void, SourceFailure> => {
     const state = statuses.get(identity)
