@@ -144,7 +144,7 @@ begin
   end if;
   select d.chain_no, case
       when v_role = 'velocity_gateway' then v_login = 'velocity_api' and (p_chain = 'platform' or p_outcome <> 'ok')
-      when v_role = 'none' then v_login = 'velocity_operator' and p_action like 'operator.%'
+      when v_role = 'none' then v_login = 'velocity_operator' and (p_action like 'operator.%' or p_action like 'key.%')
       when v_role = 'velocity_privacy' then v_login = 'velocity_api' and p_chain <> 'platform' and p_action = 'erase' and p_outcome = 'ok'
       else v_login = 'velocity_api' and p_chain <> 'platform' and p_action <> 'erase'
         and v_role in (d.pg_schema || '_reader', d.pg_schema || '_writer', d.pg_schema || '_admin')

@@ -20,7 +20,9 @@ import { farther, TokenRefused } from "./TokenRefused.ts"
 /** A strategy as access sees it: compiled, and the same value until it changes. */
 export type Strategy =
   | { readonly type: "jwt"; readonly id: string; readonly jwt: JwtStrategy }
-  | { readonly type: "none"; readonly id: string }
+  | { readonly type: "apikey" | "none"; readonly id: string }
+  /** Of several; each is given as the ids it may mean, of which the first that there is counts. */
+  | { readonly type: "composite"; readonly id: string; readonly members: ReadonlyArray<ReadonlyArray<string>> }
 
 /** What authentication needs to know of the installation, at this moment. The Registry provides it. */
 export class StrategySource extends Context.Service<

@@ -2,7 +2,8 @@
  * What an identity may do: its roles in one domain, and whether they grant an operation.
  *
  * Roles are the token's mapped roles and those of RoleBindings that name the actor: in that domain, not expired at this
- * moment, and in scope of what is asked. Nothing else ever adds one. Roles that begin with `platform-` are the
+ * moment, and in scope of what is asked. An API key may be narrowed to scopes itself; whatever is outside them it does with
+ * no role at all. Nothing else ever adds one. Roles that begin with `platform-` are the
  * platform's: they come from its own strategy and from bindings in Velocity's own namespace, count there alone, and a
  * tenant's issuer that claims one is refused as a whole, so that the claim is seen and audited.
  */
@@ -55,24 +56,29 @@ const grants = (binding: Binding, identity: Identity, target: Target, now: numbe
   binding.expiresAt > now &&
   (binding.scopes.length === 0 || binding.scopes.some((scope) => covers(scope, target)))
 
+const isInScope = ({ scopes = [] }: Identity, target: Target): boolean =>
+  scopes.length === 0 || scopes.some((scope) => covers(scope, target))
+
 /**
- * The roles of an identity for a target at a time, sorted, each once. `platformStrategy` is the id of the one strategy
- * whose tokens may carry platform roles. Fails with 403 `platform_role_refused` where another strategy's token does.
+ * The roles of an identity for a target at a time, sorted, each once; none where it is narrowed to something else.
+ * `platformStrategies` are the ids of those whose tokens and keys may carry platform roles. Fails with 403
+ * `platform_role_refused` where another strategy's does.
  */
 export const rolesFor = (
   identity: Identity,
   target: Target,
   bindings: Iterable<Binding>,
-  platformStrategy: string,
+  platformStrategies: ReadonlyArray<string>,
   now: number
 ): Result.Result<ReadonlyArray<string>, Problem> => {
-  if (identity.strategy !== platformStrategy && identity.roles.some(isPlatformRole)) {
+  if (!platformStrategies.includes(identity.strategy) && identity.roles.some(isPlatformRole)) {
     return Result.fail(
       problem("platform_role_refused", {
         detail: "the token carries a role that begins with platform-, and its strategy is not the platform's"
       })
     )
   }
+  if (!isInScope(identity, target)) return Result.succeed([])
   const onPlatform = target.chain === platformChain
   // a domain's binding cannot give what is the platform's, nor the platform's what is a domain's
   const belongs = (role: string): boolean => isPlatformRole(role) === onPlatform
@@ -88,11 +94,11 @@ export const callerFor = (
   identity: Identity,
   target: Target,
   bindings: Iterable<Binding>,
-  platformStrategy: string,
+  platformStrategies: ReadonlyArray<string>,
   facts: RequestFacts,
   now: number
 ): Result.Result<Caller, Problem> =>
-  Result.map(rolesFor(identity, target, bindings, platformStrategy, now), (roles) => ({ identity, roles, ...facts }))
+  Result.map(rolesFor(identity, target, bindings, platformStrategies, now), (roles) => ({ identity, roles, ...facts }))
 
 /** Whether one of these roles grants an operation on a record type. */
 export const isGranted = (spec: SchemaDefinitionSpec, operation: Operation, roles: ReadonlyArray<string>): boolean =>

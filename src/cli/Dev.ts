@@ -133,7 +133,10 @@ export const dev = Command.make(
           }
       const configuration = ConfigProvider.layer(ConfigProvider.fromUnknown({ ...variables, ...auditKey }))
       const operator = yield* Layer.build(
-        Layer.provide(Operator.layerWithSql({ manifests, development: strategy.value }), configuration)
+        Layer.provide(
+          Operator.layerWithSql({ manifests, development: strategy.value, keys: join(data, "keys") }),
+          configuration
+        )
       ).pipe(Effect.mapError(startFailure))
       yield* Effect.provideContext(
         OperatorStatus.use((status) => status.settled),

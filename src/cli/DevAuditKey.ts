@@ -6,10 +6,10 @@ import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { Effect } from "effect"
 import { generateSignerKey, parseSignerKey } from "../domain/SignedNote.ts"
+import { writeNew } from "../operator/NewFile.ts"
 import { defaultDatabase } from "../postgres/Databases.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
-import { writeNew } from "./NewFile.ts"
 import { failed } from "./Settings.ts"
 
 const read = (file: string): Promise<string | undefined> =>

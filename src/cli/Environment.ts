@@ -68,6 +68,11 @@ export const variables: ReadonlyArray<Variable> = [
     fallback: "platform",
     meaning: "the AuthStrategy whose tokens may hold platform- roles"
   },
+  {
+    name: "VELOCITY_KEY_ENVIRONMENT",
+    fallback: "live",
+    meaning: "what API keys say behind vel_, the same for api and operator; keys of another environment are refused"
+  },
   { name: "VELOCITY_TOKEN_CACHE", fallback: "10000", meaning: "verified tokens that are remembered" },
   { name: "VELOCITY_REGISTRY_MAX", fallback: "2000", meaning: "compiled record types that a replica holds" },
   {
@@ -139,7 +144,11 @@ export const variables: ReadonlyArray<Variable> = [
     fallback: "24h",
     meaning: "when an alert that an endpoint does not take is given up"
   },
-  { name: "VELOCITY_DATA", fallback: ".velocity", meaning: "the data folder of velocity dev" },
+  {
+    name: "VELOCITY_DATA",
+    fallback: ".velocity",
+    meaning: "the data folder of velocity dev; without a cluster minted API keys are put into its folder keys"
+  },
   {
     name: "VELOCITY_API_URL",
     fallback: "the running velocity dev",

@@ -1,5 +1,6 @@
 /** `velocity operator`: the reconcilers and the schedules, of a cluster or (`--manifests DIR`) of a folder, until SIGINT or SIGTERM. */
-import { Effect, Layer, Logger, Option, Stream } from "effect"
+import { join } from "node:path"
+import { Config, Effect, Layer, Logger, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import { Kube } from "../kubernetes/Kube.ts"
 import { Leadership } from "../kubernetes/Leadership.ts"
@@ -14,6 +15,7 @@ import {
   type StatusChange
 } from "../operator/OperatorStatus.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
+import { defaultDataFolder } from "./Settings.ts"
 import { startFailure } from "./StartFailure.ts"
 
 /** One line; what a manifest has wrong is told with its place in the file, and not again as its resource's condition. */
@@ -50,11 +52,12 @@ const followCluster = Effect.gen(function* () {
   return yield* Effect.raceFirst(follow, lost)
 })
 
-const onFolder = (manifests: string) =>
-  Effect.scoped(follow).pipe(
-    Effect.provide(Layer.merge(Operator.layerWithSql({ manifests }), OperatorEndpoint.layer)),
-    Effect.mapError(startFailure)
+const onFolder = Effect.fnUntraced(function* (manifests: string) {
+  const data = yield* Config.String("VELOCITY_DATA").pipe(Config.withDefault(defaultDataFolder))
+  return yield* Effect.scoped(follow).pipe(
+    Effect.provide(Layer.merge(Operator.layerWithSql({ manifests, keys: join(data, "keys") }), OperatorEndpoint.layer))
   )
+}, Effect.mapError(startFailure))
 
 const inCluster = Effect.flatMap(ClusterOperator.watchedNamespaces, (namespaces) =>
   Effect.scoped(followCluster).pipe(

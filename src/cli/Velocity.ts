@@ -2,6 +2,7 @@
 import { Console, Effect, Layer } from "effect"
 import { CliOutput, Command } from "effect/cli"
 import { api } from "./Api.ts"
+import { apiKey } from "./ApiKey.ts"
 import { audit } from "./Audit.ts"
 import { crd } from "./Crd.ts"
 import { dev } from "./Dev.ts"
@@ -25,7 +26,7 @@ const root = Command.make("velocity").pipe(
     { command: "velocity schema plan -f order.yaml", description: "What applying it would do to the table" },
     { command: "velocity audit verify", description: "Check the audit log" }
   ]),
-  Command.withSubcommands([dev, api, operator, migrate, doctor, token, schema, record, audit, crd])
+  Command.withSubcommands([dev, api, operator, migrate, doctor, token, apiKey, schema, record, audit, crd])
 )
 
 /** The library's help, and on the root page the variables and exit codes as well. */

@@ -100,29 +100,58 @@ export const JwtSpec = Schema.Struct({
 }).annotate({ exactlyOneOf: ["jwksUrl", "jwks"] })
 export type JwtSpec = typeof JwtSpec.Type
 
+export const CompositeSpec = Schema.Struct({
+  strategies: Schema.Array(StrategyName)
+    .check(Schema.isMinLength(1), Schema.isMaxLength(8), Schema.isUnique())
+    .annotateKey({
+      description:
+        "AuthStrategies of type jwt and apikey, of this namespace or velocity-system/{name}; each judges its own"
+    })
+})
+export type CompositeSpec = typeof CompositeSpec.Type
+
 export const AuthStrategySpec = Schema.Struct({
-  type: Schema.Literals(["jwt", "none"]).annotateKey({
+  type: Schema.Literals(["jwt", "apikey", "composite", "none"]).annotateKey({
     description:
-      "jwt: by a signed token; none: anybody, as one actor without roles, which a Domain must ask for by name"
+      "jwt: by a signed token; apikey: by a key of an ApiKey; composite: by one of several strategies; none: anybody, as one actor without roles, which a Domain must ask for by name"
   }),
   jwt: Schema.optionalKey(JwtSpec).annotateKey({
     description: "Which tokens are believed, and what they say of the caller"
-  })
+  }),
+  composite: Schema.optionalKey(CompositeSpec).annotateKey({ description: "The strategies of which one is enough" })
 }).annotate({
   celRules: [
-    { rule: "self.type == 'none' || has(self.jwt)", message: "type jwt needs jwt", fieldPath: ".jwt" },
-    { rule: "self.type == 'jwt' || !has(self.jwt)", message: "only type jwt has jwt", fieldPath: ".jwt" }
+    { rule: "self.type != 'jwt' || has(self.jwt)", message: "type jwt needs jwt", fieldPath: ".jwt" },
+    { rule: "self.type == 'jwt' || !has(self.jwt)", message: "only type jwt has jwt", fieldPath: ".jwt" },
+    {
+      rule: "self.type != 'composite' || has(self.composite)",
+      message: "type composite needs composite",
+      fieldPath: ".composite"
+    },
+    {
+      rule: "self.type == 'composite' || !has(self.composite)",
+      message: "only type composite has composite",
+      fieldPath: ".composite"
+    }
   ]
 })
 export type AuthStrategySpec = typeof AuthStrategySpec.Type
 
 /** What is wrong across the keys of a strategy's spec. */
-export const strategyFaults = ({ jwt, type }: AuthStrategySpec): ReadonlyArray<Fault> => {
-  if (type === "none") {
-    return jwt === undefined ? [] : [fault(["jwt"], "strategy", "only type jwt has jwt")]
-  }
-  if (jwt === undefined) return [fault(["jwt"], "strategy", "type jwt needs jwt")]
+export const strategyFaults = ({ composite, jwt, type }: AuthStrategySpec): ReadonlyArray<Fault> => {
+  const strays = [
+    ...(type !== "jwt" && jwt !== undefined ? [fault(["jwt"], "strategy", "only type jwt has jwt")] : []),
+    ...(type !== "composite" && composite !== undefined
+      ? [fault(["composite"], "strategy", "only type composite has composite")]
+      : []),
+    ...(type === "composite" && composite === undefined
+      ? [fault(["composite"], "strategy", "type composite needs composite")]
+      : [])
+  ]
+  if (type !== "jwt") return strays
+  if (jwt === undefined) return [fault(["jwt"], "strategy", "type jwt needs jwt"), ...strays]
   return [
+    ...strays,
     ...((jwt.jwks === undefined) === (jwt.jwksUrl === undefined)
       ? [fault(["jwt"], "strategy", "exactly one of jwksUrl and jwks")]
       : []),
@@ -146,6 +175,12 @@ export const strategyFaults = ({ jwt, type }: AuthStrategySpec): ReadonlyArray<F
  */
 export const strategyId = (namespace: string, name: string): string =>
   namespace === velocityNamespace ? name : `${namespace}:${name}`
+
+/** The namespace that a strategy's id names. */
+export const namespaceOfStrategy = (id: string): string => {
+  const colon = id.indexOf(":")
+  return colon < 0 ? velocityNamespace : id.slice(0, colon)
+}
 
 /** The ids that a Domain in `namespace` may mean by `reference`, first that exists first. */
 export const strategyCandidates = (namespace: string, reference: string): ReadonlyArray<string> => {

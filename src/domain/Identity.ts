@@ -1,4 +1,5 @@
 /** Who is asking. */
+import type { BindingScope } from "./RoleBinding.ts"
 
 /** Facts about an actor that row filters compare with. */
 export type Attributes = Readonly<Record<string, string | ReadonlyArray<string>>>
@@ -10,14 +11,16 @@ export const isPlain = (text: string): boolean => text.isWellFormed() && !/[\p{C
 export const isName = (value: unknown): value is string =>
   typeof value === "string" && value !== "" && value.length <= 255 && isPlain(value)
 
-/** What a token proved. */
+/** What a token or a key proved. */
 export interface Identity {
   /** `{strategy}/{subject}`: the actor's name everywhere. */
   readonly actor: string
   readonly strategy: string
   readonly subject: string
-  /** The token's mapped roles; RoleBindings are added per domain. */
+  /** The token's mapped roles, or the key's; RoleBindings are added per domain. */
   readonly roles: ReadonlyArray<string>
+  /** To what all roles are narrowed, those of bindings too; nothing, or nothing in it: not at all. */
+  readonly scopes?: ReadonlyArray<BindingScope>
   readonly attributes: Attributes
   /** Milliseconds since 1970. */
   readonly expiresAt: number

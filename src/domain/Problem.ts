@@ -78,7 +78,11 @@ export const problems = {
     "This record type demands the header X-Velocity-Ticket for this operation, or `ticket` in the body of an erasure."
   ),
   // 401
-  token_missing: entry(401, "A token is required", "Send Authorization: Bearer with a JWT."),
+  token_missing: entry(
+    401,
+    "A token is required",
+    "Send Authorization: Bearer with a JWT, or an API key in X-API-Key."
+  ),
   token_malformed: entry(401, "The token cannot be read", "It is not a compact JWS with a JSON payload."),
   token_unsigned: entry(401, "The token is not signed", "alg none is never accepted."),
   token_expired: entry(401, "The token has expired", "Ask its issuer for a new one."),
@@ -93,6 +97,30 @@ export const problems = {
   token_key: entry(401, "The token's key is not known", "Its kid is none of the issuer's keys."),
   token_signature: entry(401, "The token's signature is wrong", "It was altered, or signed by another key."),
   token_claims: entry(401, "The token lacks a claim", "exp and the claim that names the actor are required."),
+  key_malformed: entry(
+    401,
+    "The API key cannot be read",
+    "A key is `vel_{environment}_` and 43 characters of base64url, in X-API-Key or behind `Authorization: ApiKey`. It may have been cut."
+  ),
+  key_environment: entry(
+    401,
+    "The API key is of another environment",
+    "It was made for another installation, as its second part says."
+  ),
+  key_unknown: entry(401, "The API key is not known", "It was never in force here, or was revoked over 30 days ago."),
+  key_revoked: entry(401, "The API key was revoked", "Take the key of the newest Secret, or ask for another one."),
+  key_expired: entry(401, "The API key has expired", "Its end has come, or the overlap after its rotation."),
+  key_address: entry(
+    401,
+    "The API key is not taken from this address",
+    "Its ipAllowlist does not have the address that the request came from, which behind a proxy is the proxy's."
+  ),
+  key_domain: entry(401, "The API key is not one of the platform's", "It opens the domain that it was made for alone."),
+  credentials_conflict: entry(
+    401,
+    "Two credentials",
+    "The request has both Authorization and X-API-Key. Send one of the two."
+  ),
   actor_revoked: entry(401, "This actor has been revoked", "Somebody took all access from this actor."),
   // 403
   operation_not_granted: entry(

@@ -3,6 +3,7 @@
  * fault is told at once, by pointer.
  */
 import { Exit, Schema } from "effect"
+import { ApiKeySpec, apiKeyFaults } from "./ApiKey.ts"
 import { ApplicationSpec } from "./Application.ts"
 import { AuthStrategySpec, strategyFaults, velocityNamespace } from "./AuthStrategy.ts"
 import { DomainSpec } from "./Domain.ts"
@@ -42,7 +43,8 @@ export const specs = {
   Domain: DomainSpec,
   SchemaDefinition: SchemaDefinitionSpec,
   AuthStrategy: AuthStrategySpec,
-  RoleBinding: RoleBindingSpec
+  RoleBinding: RoleBindingSpec,
+  ApiKey: ApiKeySpec
 } as const
 
 export type Kind = keyof typeof specs
@@ -134,7 +136,9 @@ const crossFaults = (resource: Resource): ReadonlyArray<Fault> => {
       ? strategyFaults(resource.spec)
       : resource.kind === "RoleBinding"
         ? bindingFaults(resource.spec, resource.metadata.namespace)
-        : []
+        : resource.kind === "ApiKey"
+          ? apiKeyFaults(resource.spec, resource.metadata.namespace)
+          : []
   return found.map(({ code, detail, pointer }) => ({ pointer: pointerOf(["spec"]) + pointer, code, detail }))
 }
 

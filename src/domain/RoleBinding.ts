@@ -16,7 +16,15 @@ export const Actor = Schema.String.check(
   Schema.isPattern(/^[a-z][-a-z0-9:]*\/[^\s\p{Cc}]+$/u, { message: "{strategy}/{subject}" })
 )
 
-/** Narrows a binding; what is left out is not narrowed. */
+/** When something ends. */
+export const Timestamp = Schema.String.check(
+  Schema.isMaxLength(40),
+  Schema.isPattern(/^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$/u, {
+    message: "a time such as 2027-01-31T12:00:00Z"
+  })
+)
+
+/** Narrows a binding or a key; what is left out is not narrowed. */
 export const BindingScope = Schema.Struct({
   object: Schema.optionalKey(Label).annotateKey({ description: "Records of this object alone" }),
   version: Schema.optionalKey(Version).annotateKey({ description: "This version alone" }),
@@ -40,14 +48,9 @@ export const RoleBindingSpec = Schema.Struct({
   scopes: Schema.optionalKey(
     Schema.Array(BindingScope).check(Schema.isMinLength(1), Schema.isMaxLength(16))
   ).annotateKey({ description: "To what the binding is narrowed; without them it is not" }),
-  expiresAt: Schema.optionalKey(
-    Schema.String.check(
-      Schema.isMaxLength(40),
-      Schema.isPattern(/^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$/u, {
-        message: "a time such as 2027-01-31T12:00:00Z"
-      })
-    )
-  ).annotateKey({ description: "Afterwards the binding grants nothing; a time such as 2027-01-31T12:00:00Z" }),
+  expiresAt: Schema.optionalKey(Timestamp).annotateKey({
+    description: "Afterwards the binding grants nothing; a time such as 2027-01-31T12:00:00Z"
+  }),
   grantedBy: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(256))).annotateKey({
     description: "Who gives the roles: the user name of whoever applies it"
   })
@@ -74,28 +77,47 @@ export const RoleBindingSpec = Schema.Struct({
 })
 export type RoleBindingSpec = typeof RoleBindingSpec.Type
 
-/** What is wrong across the keys of a binding in `namespace`. */
-export const bindingFaults = (spec: RoleBindingSpec, namespace: string): ReadonlyArray<Fault> => {
+interface Placed {
+  readonly org?: string
+  readonly app?: string
+  readonly domain?: string
+  readonly roles: ReadonlyArray<string>
+}
+
+/** What is wrong with where a binding or a key stands, and with its roles there. */
+export const placeFaults = (what: "binding" | "key", spec: Placed, namespace: string): ReadonlyArray<Fault> => {
   const given = [spec.org, spec.app, spec.domain].filter((part) => part !== undefined).length
   const ours = namespace === velocityNamespace
   return [
-    ...(given === 1 || given === 2 ? [fault([], "binding", "org, app and domain are given together")] : []),
+    ...(given === 1 || given === 2 ? [fault([], what, "org, app and domain are given together")] : []),
     ...(given === 0 && !ours
-      ? [fault([], "binding", `only a binding in ${velocityNamespace} may leave out org, app and domain`)]
+      ? [fault([], what, `only a ${what} in ${velocityNamespace} may leave out org, app and domain`)]
       : []),
-    ...spec.roles.flatMap((role, index) =>
-      role.startsWith("platform-") && !(ours && given === 0)
-        ? [
-            fault(
-              ["roles", index],
-              "reserved_name",
-              `a role that begins with platform- is given by a binding in ${velocityNamespace} without org, app and domain`
-            )
-          ]
+    ...spec.roles.flatMap((role, index) => {
+      if (role.startsWith("platform-")) {
+        return ours && given === 0
+          ? []
+          : [
+              fault(
+                ["roles", index],
+                "reserved_name",
+                `a role that begins with platform- is given by a ${what} in ${velocityNamespace} without org, app and domain`
+              )
+            ]
+      }
+      return given === 0 && what === "key"
+        ? [fault(["roles", index], what, "a key without org, app and domain gives roles that begin with platform-")]
         : []
-    ),
-    ...(spec.expiresAt !== undefined && !isTimestamp(spec.expiresAt)
-      ? [fault(["expiresAt"], "binding", "there is no such time")]
-      : [])
+    })
   ]
 }
+
+/** What is wrong with the time at which it ends. */
+export const timeFaults = (what: "binding" | "key", expiresAt: string | undefined): ReadonlyArray<Fault> =>
+  expiresAt !== undefined && !isTimestamp(expiresAt) ? [fault(["expiresAt"], what, "there is no such time")] : []
+
+/** What is wrong across the keys of a binding in `namespace`. */
+export const bindingFaults = (spec: RoleBindingSpec, namespace: string): ReadonlyArray<Fault> => [
+  ...placeFaults("binding", spec, namespace),
+  ...timeFaults("binding", spec.expiresAt)
+]

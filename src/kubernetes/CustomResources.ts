@@ -90,6 +90,29 @@ const facts: Readonly<Record<Kind, KindFacts>> = {
     description: "Roles for one actor in one domain, or, in Velocity's own namespace, on the platform.",
     columns: [spec("Actor", "actorId"), spec("Roles", "roles"), spec("Expires", "expiresAt")],
     status: {}
+  },
+  ApiKey: {
+    plural: "apikeys",
+    shortName: "vkey",
+    description: "A key for a machine, minted once into a Secret: for one domain, or for the platform.",
+    columns: [
+      spec("Actor", "actor"),
+      { name: "Secret", type: "string", jsonPath: ".status.secretName" },
+      spec("Expires", "expiresAt"),
+      { name: "Fingerprint", type: "string", jsonPath: ".status.fingerprint", priority: 1 }
+    ],
+    status: {
+      keyId: text("The id of the key in force, which the audit log names"),
+      fingerprint: text("The first 16 digits of the key's SHA-256, to compare keys by"),
+      secretName: text("The Secret that holds the key in force, under `key`; without a cluster the file"),
+      retiring: {
+        type: "array",
+        maxItems: 16,
+        "x-kubernetes-list-type": "atomic",
+        description: "Keys of before that still work, after a rotation: fingerprint and when each ends",
+        items: { type: "string" }
+      }
+    }
   }
 }
 

@@ -1,25 +1,50 @@
-/** A strategy's mirror row. It is compiled first as the API will compile it, so that what is Ready can be used. */
+/**
+ * A strategy's mirror row. It is compiled first as the API will compile it, so that what is Ready can be used. A composite
+ * whose member is missing is written all the same and admits by the others; it is not Ready, and is told so.
+ */
 import { Effect, Result } from "effect"
 import { compileJwt } from "../access/JwtStrategy.ts"
 import { defaultTimings } from "../access/KeySet.ts"
-import { type AuthStrategySpec, strategyId } from "../domain/AuthStrategy.ts"
+import { type AuthStrategySpec, strategyCandidates, strategyFaults, strategyId } from "../domain/AuthStrategy.ts"
+import type { ResourceOf } from "../domain/Resource.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
 import { actorOf, type Origin, originParams } from "../provisioning/Origin.ts"
 import { specHash } from "../provisioning/SpecHash.ts"
-import { ready, stalled } from "./Conditions.ts"
-import { concluded, type Reconciler } from "./Reconciler.ts"
+import { ready, stalled, type Verdict, waiting } from "./Conditions.ts"
+import { concluded, type Reconciler, type World } from "./Reconciler.ts"
 
 /** The id that `velocity dev` writes itself. */
 export const developmentStrategy = "development"
 
 const faultOf = (id: string, spec: AuthStrategySpec): string | undefined => {
   if (id === developmentStrategy) return `/metadata/name: ${developmentStrategy} is the development issuer's`
-  if (spec.type === "none") return spec.jwt === undefined ? undefined : "/spec/jwt: a strategy of type none has none"
-  if (spec.jwt === undefined) return "/spec/jwt: a strategy of type jwt needs it"
+  const [fault] = strategyFaults(spec)
+  if (fault !== undefined) return `/spec${fault.pointer}: ${fault.detail}`
+  if (spec.jwt === undefined) return undefined
   const compiled = compileJwt(id, spec.jwt, defaultTimings)
   return Result.isFailure(compiled) ? `/spec/jwt: ${compiled.failure}` : undefined
+}
+
+const idOf = ({ metadata }: ResourceOf<"AuthStrategy">): string => strategyId(metadata.namespace, metadata.name)
+
+/** What keeps a composite from being all that it names: a member that is not there, or of a type that is none of its. */
+const memberVerdict = (world: World, { metadata, spec }: ResourceOf<"AuthStrategy">): Verdict | undefined => {
+  const types = new Map<string, string>(world.resources("AuthStrategy").map((one) => [idOf(one), one.spec.type]))
+  if (world.fallbackStrategy !== undefined) types.set(world.fallbackStrategy, "jwt")
+  for (const name of spec.composite?.strategies ?? []) {
+    const id = strategyCandidates(metadata.namespace, name).find((one) => types.has(one))
+    if (id === undefined) return waiting("StrategyMissing", `the AuthStrategy ${name}, which it names, is not there`)
+    const type = types.get(id)
+    if (type !== "jwt" && type !== "apikey") {
+      return stalled(
+        "Invalid",
+        `/spec/composite/strategies: ${name} is of type ${type}, and only jwt and apikey can be members`
+      )
+    }
+  }
+  return undefined
 }
 
 /** Whether a strategy's row says this already. */
@@ -62,7 +87,14 @@ export const authStrategyReconciler: Reconciler<"AuthStrategy"> = {
       const origin = world.originOf(resource)
       const isDone = yield* world.fence.read((tx) => isStrategyCurrent(tx, id, spec))
       if (!isDone) yield* world.fence.transaction((tx) => writeStrategy(tx, id, spec, origin))
-      return concluded(ready(`actors are ${id}/{subject}`), { id }, !isDone)
+      const verdict =
+        memberVerdict(world, resource) ??
+        ready(
+          spec.composite === undefined
+            ? `actors are ${id}/{subject}`
+            : `callers prove themselves by one of ${spec.composite.strategies.join(", ")}`
+        )
+      return concluded(verdict, { id }, !isDone)
     }),
   remove: (world, { name, namespace }) =>
     Effect.gen(function* () {
@@ -89,5 +121,9 @@ export const authStrategyReconciler: Reconciler<"AuthStrategy"> = {
       )
       return undefined
     }),
-  dependents: (world) => world.resources("Domain")
+  dependents: (world) => [
+    ...world.resources("Domain"),
+    ...world.resources("AuthStrategy").filter((one) => one.spec.type === "composite"),
+    ...world.resources("ApiKey")
+  ]
 }

@@ -5,6 +5,7 @@
 import { randomUUID } from "node:crypto"
 import { hostname } from "node:os"
 import { Config, type Duration, Effect, Layer } from "effect"
+import { keyEnvironmentConfig } from "../access/KeyAuthenticator.ts"
 import { velocityNamespace } from "../domain/AuthStrategy.ts"
 import { Kube, type KubeError } from "../kubernetes/Kube.ts"
 import { Leadership } from "../kubernetes/Leadership.ts"
@@ -64,6 +65,7 @@ export const layer = ({ lease, namespaces }: ClusterOperatorOptions) => {
       return yield* Controller.make({
         source: (known) => ClusterSource.make({ namespaces, known }).pipe(Effect.provideService(Kube, kube)),
         fallbackStrategy: undefined,
+        keyEnvironment: yield* keyEnvironmentConfig,
         generations: "server"
       })
     })

@@ -10,6 +10,7 @@ import { velocityNamespace } from "../domain/AuthStrategy.ts"
 import { type Condition, decodeResource, type Kind, kinds, type Resource } from "../domain/Resource.ts"
 import { statusKeysOf } from "../kubernetes/CustomResources.ts"
 import * as Events from "../kubernetes/Events.ts"
+import { createKeySecret } from "../kubernetes/KeySecret.ts"
 import { Kube, type KubeError } from "../kubernetes/Kube.ts"
 import type { KubeObject } from "../kubernetes/ListWatch.ts"
 import * as ListWatch from "../kubernetes/ListWatch.ts"
@@ -19,7 +20,7 @@ import { stalled } from "./Conditions.ts"
 import { type Labels, namespaceFault } from "./NamespacePath.ts"
 import { claimConflict } from "./Parents.ts"
 import type { ResourceState } from "./ResourceStatus.ts"
-import { type Reading, type Source, SourceFailure } from "./Source.ts"
+import { type Delivered, type KeyDelivery, type Reading, type Source, SourceFailure } from "./Source.ts"
 
 export interface ClusterOptions {
   /** Those that are watched beside Velocity's own; undefined: all. */
@@ -260,6 +261,21 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
       })
     }).pipe(Effect.provideService(Kube, kube))
 
+  const delivery: KeyDelivery = {
+    place: "the Secret",
+    put: ({ metadata }, minted) =>
+      createKeySecret({ ...metadata, uid: metadata.uid ?? "" }, minted).pipe(
+        Effect.map((): Delivered => ({ _tag: "Delivered" })),
+        Effect.catch((error): Effect.Effect<Delivered, SourceFailure> => {
+          if (error.reason === "Conflict") return Effect.succeed({ _tag: "Taken" })
+          return error.reason === "Forbidden" || error.reason === "Invalid"
+            ? Effect.succeed({ _tag: "Refused", message: error.message })
+            : Effect.fail(asFailure(error))
+        }),
+        Effect.provideService(Kube, kube)
+      )
+  }
+
   const release: Source["release"] = (identity) =>
     Effect.gen(function* () {
       const object = objects.get(identity)
@@ -277,5 +293,5 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
     yield* Queue.clear(nudges)
   })
 
-  return { read, wait, claim, report, release } satisfies Source
+  return { read, wait, claim, report, release, delivery } satisfies Source
 })

@@ -10,6 +10,7 @@ import { formatPath } from "../domain/Names.ts"
 import { identityOf, type Kind, kinds, type Resource, type ResourceOf } from "../domain/Resource.ts"
 import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
+import { apiKeyReconciler } from "./ApiKeyReconciler.ts"
 import { applicationReconciler } from "./ApplicationReconciler.ts"
 import { authStrategyReconciler } from "./AuthStrategyReconciler.ts"
 import { holds } from "./Conditions.ts"
@@ -24,7 +25,7 @@ import { type Generations, ResourceStatuses } from "./ResourceStatus.ts"
 import { roleBindingReconciler } from "./RoleBindingReconciler.ts"
 import { schemaDefinitionReconciler } from "./SchemaDefinitionReconciler.ts"
 import * as ServingWatch from "./ServingWatch.ts"
-import { type Reading, type Source, SourceFailure } from "./Source.ts"
+import { type KeyDelivery, type Reading, type Source, SourceFailure } from "./Source.ts"
 import * as WorkQueue from "./WorkQueue.ts"
 
 /** Any of them, seen as one that takes any resource; a key's kind decides which. */
@@ -35,7 +36,8 @@ const reconcilers = Object.fromEntries(
     applicationReconciler,
     domainReconciler,
     schemaDefinitionReconciler,
-    roleBindingReconciler
+    roleBindingReconciler,
+    apiKeyReconciler
   ].map((one) => [one.kind, one])
 ) as unknown as Readonly<Record<string, Reconciler<Kind> | undefined>>
 
@@ -46,7 +48,8 @@ const order: ReadonlyArray<Kind> = [
   "Application",
   "Domain",
   "SchemaDefinition",
-  "RoleBinding"
+  "RoleBinding",
+  "ApiKey"
 ]
 
 /** Keys at work at once; each has a connection of the operator's, which has eight. */
@@ -59,7 +62,7 @@ const workers = 4
  */
 const groupOf = (identity: string): string => {
   const [kind = "", namespace = ""] = identity.split("/")
-  return kind === "SchemaDefinition" || kind === "RoleBinding" ? `${kind}/${namespace}` : "parents"
+  return kind === "SchemaDefinition" || kind === "RoleBinding" || kind === "ApiKey" ? `${kind}/${namespace}` : "parents"
 }
 
 /** How often everything is looked at again without a reason. */
@@ -73,6 +76,8 @@ export interface ControllerOptions {
   /** Where resources come from, given what the database knows. */
   readonly source: (known: ReadonlyArray<string>) => Effect.Effect<Source, never, Scope.Scope>
   readonly fallbackStrategy: string | undefined
+  /** What minted keys say behind `vel_`. */
+  readonly keyEnvironment: string
   /** Who numbers the specs of a resource (counted). */
   readonly generations?: Generations | undefined
 }
@@ -81,7 +86,7 @@ export interface ControllerOptions {
 const acknowledgedWithin = Duration.seconds(1)
 
 /** What is revoked, or only forgotten, when its resource is absent and nobody said that it is deleted (fine print 8). */
-const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "Organisation", "Application"])
+const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "ApiKey", "Organisation", "Application"])
 
 /** Runs a controller until the scope closes, and answers what it tells. Fails only where it cannot begin. */
 export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
@@ -95,6 +100,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const departed = new Set<string>()
   const spoiled = new Map<string, string>()
   const absent = new Set<string>()
+  let delivery: KeyDelivery | undefined
   const orphans = new Set<string>()
   /** Provisioned, and not told before a replica has spoken or its time is up. */
   const unspoken = new Set<string>()
@@ -118,7 +124,11 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       new Set(
         [...departed].map((identity) => statuses.get(identity)?.status.path).filter((path) => typeof path === "string")
       ),
-    fallbackStrategy: options.fallbackStrategy
+    fallbackStrategy: options.fallbackStrategy,
+    keyEnvironment: options.keyEnvironment,
+    get delivery() {
+      return delivery
+    }
   }
 
   const tell = (change: StatusChange) => PubSub.publish(changes, change)
@@ -190,6 +200,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const source = yield* options.source(
     statuses.known.filter((one) => (kinds as ReadonlyArray<string>).includes(kindOf(one)))
   )
+
+  delivery = source.delivery
 
   const report = (identity: string): Effect.Effect<void, SourceFailure> => {
     const state = statuses.get(identity)

@@ -57,7 +57,9 @@ export const domainReconciler: Reconciler<"Domain"> = {
       const chain = String(state?.status.chain ?? "")
       const children = [
         ...world.resources("SchemaDefinition").filter((one) => chainOf(one.spec) === chain),
-        ...world.resources("RoleBinding").filter(({ spec }) => `${spec.org}/${spec.app}/${spec.domain}` === chain)
+        ...[...world.resources("RoleBinding"), ...world.resources("ApiKey")].filter(
+          ({ spec }) => `${spec.org}/${spec.app}/${spec.domain}` === chain
+        )
       ]
       const wait = hasChildren(children)
       if (wait !== undefined) return wait
@@ -90,7 +92,9 @@ export const domainReconciler: Reconciler<"Domain"> = {
     return [
       ...world.resources("Domain").filter((one) => chainOf(one.spec) === chain),
       ...world.resources("SchemaDefinition").filter((one) => chainOf(one.spec) === chain),
-      ...world.resources("RoleBinding").filter((one) => `${one.spec.org}/${one.spec.app}/${one.spec.domain}` === chain)
+      ...[...world.resources("RoleBinding"), ...world.resources("ApiKey")].filter(
+        (one) => `${one.spec.org}/${one.spec.app}/${one.spec.domain}` === chain
+      )
     ]
   }
 }

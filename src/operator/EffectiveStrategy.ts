@@ -32,7 +32,8 @@ export const effectiveStrategy = (world: World, domain: ResourceOf<"Domain">): E
   const there = new Map(
     world
       .resources("AuthStrategy")
-      .filter((one) => isReady(world, one))
+      // a composite of which a member is missing admits by the others
+      .filter((one) => isReady(world, one) || one.spec.type === "composite")
       .map((one) => [strategyId(one.metadata.namespace, one.metadata.name), one])
   )
   const { namespace } = naming.metadata

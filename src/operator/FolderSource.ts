@@ -7,11 +7,12 @@
  * parsed; an empty folder, or none, is an error and no deletion. A manifest that went bad keeps its last good version.
  */
 import { type FSWatcher, watch } from "node:fs"
-import { readdir, readFile, stat } from "node:fs/promises"
+import { mkdir, readdir, readFile, stat } from "node:fs/promises"
 import { join, relative } from "node:path"
 import { Clock, Duration, Effect, Queue } from "effect"
 import { type Located, type ManifestProblem, parseManifests } from "./Manifests.ts"
-import type { Reading, Source } from "./Source.ts"
+import { writeNew } from "./NewFile.ts"
+import { type Delivered, type KeyDelivery, type Reading, type Source, SourceFailure } from "./Source.ts"
 
 /** Files larger than that are no manifests (a resource may have 1.5 MiB in etcd). */
 const maxFileBytes = 2 * 1024 * 1024
@@ -27,6 +28,8 @@ export interface FolderOptions {
   readonly quiet?: Duration.Duration | undefined
   /** How often to look without being told (5 s). */
   readonly every?: Duration.Duration | undefined
+  /** Where minted keys are put, a file for each; undefined: nowhere. */
+  readonly keys?: string | undefined
 }
 
 const isManifest = (name: string): boolean => /\.(ya?ml|json)$/iu.test(name)
@@ -141,8 +144,27 @@ const isSame = (a: Reading | undefined, b: Reading): boolean =>
     return before !== undefined && JSON.stringify(before.resource) === JSON.stringify(resource)
   })
 
+/** Keys as files that their owner alone can read, whole or not at all. */
+const keyFiles = (folder: string): KeyDelivery => ({
+  place: "the file",
+  put: (_resource, { key, secretName }) =>
+    Effect.tryPromise({
+      try: async (): Promise<Delivered> => {
+        await mkdir(folder, { recursive: true, mode: 0o700 })
+        try {
+          await writeNew(join(folder, secretName), `${key}\n`, 0o600)
+        } catch (cause) {
+          if ((cause as NodeJS.ErrnoException).code === "EEXIST") return { _tag: "Taken" }
+          throw cause
+        }
+        return { _tag: "Delivered" }
+      },
+      catch: (cause) => new SourceFailure({ message: `the key was not written: ${messageOf(cause)}` })
+    })
+})
+
 /** Watches a folder until the scope closes. */
-export const make = Effect.fnUntraced(function* ({ every, folder, known, quiet }: FolderOptions) {
+export const make = Effect.fnUntraced(function* ({ every, folder, keys, known, quiet }: FolderOptions) {
   const absence = Duration.toMillis(quiet ?? Duration.seconds(2))
   const period = Duration.toMillis(every ?? Duration.seconds(5))
   const nudges = yield* Queue.sliding<void>(1)
@@ -211,5 +233,5 @@ export const make = Effect.fnUntraced(function* ({ every, folder, known, quiet }
     yield* Queue.clear(nudges)
   })
 
-  return { read, wait } satisfies Source
+  return { read, wait, delivery: keys === undefined ? undefined : keyFiles(keys) } satisfies Source
 })

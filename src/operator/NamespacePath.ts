@@ -29,6 +29,7 @@ const depthOf = (resource: Resource): number => {
     case "SchemaDefinition":
       return 3
     case "RoleBinding":
+    case "ApiKey":
       return resource.spec.org === undefined ? 0 : 3
     case "AuthStrategy":
       return resource.metadata.namespace === velocityNamespace ? 0 : 1

@@ -4,6 +4,7 @@
  */
 import { hostname } from "node:os"
 import { type Duration, Effect, Layer } from "effect"
+import { keyEnvironmentConfig } from "../access/KeyAuthenticator.ts"
 import { type AuthStrategySpec, velocityNamespace } from "../domain/AuthStrategy.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
@@ -35,6 +36,8 @@ export interface OperatorOptions {
   readonly development?: AuthStrategySpec | undefined
   /** How long a manifest must be absent before its resource is deleted (2 s). */
   readonly quiet?: Duration.Duration | undefined
+  /** The folder that minted keys are put into; without it an ApiKey is refused. */
+  readonly keys?: string | undefined
 }
 
 const developmentOrigin = { source: "development", namespace: velocityNamespace, name: developmentStrategy }
@@ -93,8 +96,10 @@ export const layer = (options: OperatorOptions) => {
     Effect.gen(function* () {
       yield* settleDevelopment(options.development)
       return yield* Controller.make({
-        source: (known) => FolderSource.make({ folder: options.manifests, known, quiet: options.quiet }),
-        fallbackStrategy: options.development === undefined ? undefined : developmentStrategy
+        source: (known) =>
+          FolderSource.make({ folder: options.manifests, known, quiet: options.quiet, keys: options.keys }),
+        fallbackStrategy: options.development === undefined ? undefined : developmentStrategy,
+        keyEnvironment: yield* keyEnvironmentConfig
       })
     })
   )

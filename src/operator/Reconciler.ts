@@ -10,6 +10,7 @@ import type { Verdict } from "./Conditions.ts"
 import type { Fence, Superseded } from "./Fence.ts"
 import type { ResourceState } from "./ResourceStatus.ts"
 import type { Serving } from "./Serving.ts"
+import type { KeyDelivery, SourceFailure } from "./Source.ts"
 
 /** What reconcilers see of the world. */
 export interface World {
@@ -22,6 +23,10 @@ export interface World {
   readonly leaving: () => ReadonlySet<string>
   /** The id of the strategy that Domains trust which name none: in `velocity dev` alone. */
   readonly fallbackStrategy: string | undefined
+  /** What minted keys say behind `vel_`. */
+  readonly keyEnvironment: string
+  /** How minted keys get to their owners; undefined where there is no place for them. */
+  readonly delivery: KeyDelivery | undefined
 }
 
 export interface Reconciled {
@@ -47,7 +52,7 @@ export type Failures = DatabaseFailure | Superseded
 /** See the module. */
 export interface Reconciler<K extends Kind> {
   readonly kind: K
-  readonly reconcile: (world: World, resource: ResourceOf<K>) => Effect.Effect<Reconciled, Failures>
+  readonly reconcile: (world: World, resource: ResourceOf<K>) => Effect.Effect<Reconciled, Failures | SourceFailure>
   /** How the API serves it, whatever was concluded of it. */
   readonly serving?: (world: World, resource: ResourceOf<K>, conclusion: Reconciled) => Effect.Effect<Serving, Failures>
   /** Ends what the resource had; a verdict where it cannot go yet. */

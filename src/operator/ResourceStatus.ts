@@ -39,7 +39,8 @@ const readSql = `select kind, namespace, name, generation::text as generation, s
 const knownSql = `select 'SchemaDefinition' as kind, namespace, name from platform.schema_defs where source = $1 and (serving is not null or state = 'Withdrawing')
   union select 'Domain', namespace, name from platform.domains where source = $1 and spec is not null
   union select 'AuthStrategy', namespace, name from platform.auth_strategies where source = $1
-  union select 'RoleBinding', namespace, name from platform.role_bindings where source = $1`
+  union select 'RoleBinding', namespace, name from platform.role_bindings where source = $1
+  union select 'ApiKey', namespace, name from platform.api_keys where source = $1 and not departed`
 
 /** Whether a resource has something in Postgres that outlives its status. */
 const mirrorSql = `select exists (select from (${knownSql}) as known (kind, namespace, name)

@@ -3,7 +3,7 @@
  * first side effect and told what became of each.
  */
 import { Data, type Effect } from "effect"
-import type { Resource } from "../domain/Resource.ts"
+import type { Resource, ResourceOf } from "../domain/Resource.ts"
 import type { Verdict } from "./Conditions.ts"
 import type { ManifestProblem } from "./Manifests.ts"
 import type { World } from "./Reconciler.ts"
@@ -27,6 +27,23 @@ export interface Reading {
 /** The source could not be told or asked: tried again. */
 export class SourceFailure extends Data.TaggedError("SourceFailure")<{ readonly message: string }> {}
 
+/** What became of a key that was to be delivered. */
+export type Delivered =
+  | { readonly _tag: "Delivered" }
+  /** Something of that name is there already: it is another's, or of a key that was never put in force. */
+  | { readonly _tag: "Taken" }
+  | { readonly _tag: "Refused"; readonly message: string }
+
+/** How minted keys get to their owners: put where they find them, never over what is there, and never read again. */
+export interface KeyDelivery {
+  /** What a key lies in, as a status tells it: `the Secret`. */
+  readonly place: string
+  readonly put: (
+    resource: ResourceOf<"ApiKey">,
+    minted: { readonly id: string; readonly key: string; readonly secretName: string }
+  ) => Effect.Effect<Delivered, SourceFailure>
+}
+
 export interface Source {
   /** Looks at everything; answers nothing where all is as it was. */
   readonly read: Effect.Effect<Reading | undefined>
@@ -40,6 +57,7 @@ export interface Source {
   ) => Effect.Effect<Verdict | undefined, SourceFailure>
   /** Told what is known of a resource after each reconciliation. */
   readonly report?: (state: ResourceState) => Effect.Effect<void, SourceFailure>
+  readonly delivery?: KeyDelivery | undefined
   /** Told that nothing is left of a resource that was deleted. */
   readonly release?: (identity: string) => Effect.Effect<void, SourceFailure>
 }

@@ -1,12 +1,14 @@
 /**
- * The contract's `Bearer`, on the server: a request's token becomes an identity, judged by the strategies of what the
+ * The contract's `Bearer`, on the server: a request's token or key becomes an identity, judged by the strategies of what the
  * request is about. Which these are depends on the path: a domain's own for its records and for `/api/me?path=`, the
  * platform's alone for everything else, erasing a domain's record among it.
  */
 import { Context, Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerRequest } from "effect/http"
-import { Authenticator, bearerToken } from "../access/Authenticator.ts"
+import { Authenticator } from "../access/Authenticator.ts"
 import { callerFor, platformChain, requirePlatformRole, type Target } from "../access/Authorization.ts"
+import { credentialOf } from "../access/Credential.ts"
+import { KeyAuthenticator } from "../access/KeyAuthenticator.ts"
 import { Bearer, CurrentIdentity } from "../api/Bearer.ts"
 import type { Caller, Identity } from "../domain/Identity.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
@@ -14,6 +16,8 @@ import { CurrentExchange, type Exchange } from "./Exchange.ts"
 import { logged, problemResponse } from "./Problems.ts"
 import type { Registry } from "./Registry.ts"
 import { Registry as RegistryService } from "./Registry.ts"
+
+type BearerService = Context.Service.Shape<typeof Bearer>
 
 type Parameters = Readonly<Record<string, string | undefined>>
 
@@ -43,39 +47,45 @@ export const bearerLayer = Layer.effect(
   Bearer,
   Effect.gen(function* () {
     const authenticator = yield* Authenticator
+    const keys = yield* KeyAuthenticator
     const registry = yield* RegistryService
-    return Bearer.of({
-      bearer: (handler, { group }) =>
-        Effect.withFiber((fiber) => {
-          const { context } = fiber
-          const exchange = Context.get(context, CurrentExchange)
-          const request = Context.getUnsafe(context, HttpServerRequest.HttpServerRequest)
-          const { params } = Context.getUnsafe(context, HttpRouter.RouteContext)
-          const query = Context.getUnsafe(context, HttpServerRequest.ParsedSearchParams)
-          const chain = chainOf(group.identifier, params, query)
-          exchange.chain = auditedIn(group.identifier, params, chain)
-          const refuse = (failure: Problem) => {
+    /** Whoever the request's credential proves; whose key was refused is noted, for the log. */
+    const identify = (exchange: Exchange, chain: string, headers: HttpServerRequest.HttpServerRequest["headers"]) => {
+      const credential = credentialOf(headers)
+      if (Result.isFailure(credential)) return Effect.fail(credential.failure)
+      const strategies = registry.strategiesOf(chain)
+      if (credential.success._tag === "Key") {
+        const { address } = exchange
+        return Effect.mapError(keys.authenticate(credential.success.key, { chain, strategies, address }), (refused) => {
+          exchange.actor = refused.actor
+          return refused.problem
+        })
+      }
+      const token = credential.success._tag === "Token" ? credential.success.token : undefined
+      return authenticator.authenticate(token, strategies, chain === platformChain ? unlistedOnPlatform : undefined)
+    }
+    const authenticated: BearerService["bearer"] = (handler, { group }) =>
+      Effect.withFiber((fiber) => {
+        const { context } = fiber
+        const exchange = Context.get(context, CurrentExchange)
+        const request = Context.getUnsafe(context, HttpServerRequest.HttpServerRequest)
+        const { params } = Context.getUnsafe(context, HttpRouter.RouteContext)
+        const query = Context.getUnsafe(context, HttpServerRequest.ParsedSearchParams)
+        const chain = chainOf(group.identifier, params, query)
+        exchange.chain = auditedIn(group.identifier, params, chain)
+        return Effect.matchEffect(identify(exchange, chain, request.headers), {
+          onFailure: (failure: Problem) => {
             exchange.problem = failure
             return Effect.as(logged(failure, exchange), problemResponse(failure, exchange))
+          },
+          onSuccess: (identity) => {
+            exchange.actor = identity.actor
+            return Effect.provideService(handler, CurrentIdentity, identity)
           }
-          const token = bearerToken(request.headers.authorization)
-          if (Result.isFailure(token)) return refuse(token.failure)
-          return Effect.matchEffect(
-            authenticator.authenticate(
-              token.success,
-              registry.strategiesOf(chain),
-              chain === platformChain ? unlistedOnPlatform : undefined
-            ),
-            {
-              onFailure: refuse,
-              onSuccess: (identity) => {
-                exchange.actor = identity.actor
-                return Effect.provideService(handler, CurrentIdentity, identity)
-              }
-            }
-          )
         })
-    })
+      })
+    // whichever scheme the contract tries first reads all headers, and answers: there is no second judge
+    return Bearer.of({ bearer: authenticated, apiKey: authenticated })
   })
 )
 
@@ -106,7 +116,7 @@ export const callerOf = (
         identity,
         target,
         registry.bindingsOf(identity.actor, target.chain),
-        registry.platformStrategy,
+        registry.strategiesOf(platformChain),
         { requestId: exchange.requestId, address: exchange.address, reason, ticket },
         Date.now()
       )

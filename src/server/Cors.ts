@@ -10,7 +10,7 @@ const exposed =
   "Deprecation, ETag, Link, Location, Preference-Applied, Retry-After, Sunset, WWW-Authenticate, X-Request-Id"
 /** What a page may send. */
 const sent =
-  "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Prefer, X-Request-Id, X-Velocity-Reason, X-Velocity-Ticket"
+  "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Prefer, X-API-Key, X-Request-Id, X-Velocity-Reason, X-Velocity-Ticket"
 
 /** The headers of answers, made of the configured origins. */
 export interface Cors {

@@ -14,7 +14,7 @@ import { CurrentExchange } from "./Exchange.ts"
 import { answering } from "./Problems.ts"
 import { Registry } from "./Registry.ts"
 
-/** A token without an end is not accepted, but a strategy of type none has no token. */
+/** A token without an end is not accepted; a key may have none, and a strategy of type none has no token. */
 const ends = (expiresAt: number): string | null =>
   Number.isFinite(expiresAt) ? new Date(expiresAt).toISOString() : null
 
@@ -79,7 +79,7 @@ export const meHandlers = HttpApiBuilder.group(VelocityApi, "me", (handlers) =>
         Effect.map(me(query.path), (body) =>
           HttpServerResponse.text(JSON.stringify(body), {
             contentType: "application/json",
-            headers: { "cache-control": "private, no-store", vary: "Authorization" }
+            headers: { "cache-control": "private, no-store", vary: "Authorization, X-API-Key" }
           })
         )
       )

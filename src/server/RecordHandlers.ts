@@ -7,7 +7,7 @@
 import { Effect, Result, type Stream } from "effect"
 import { type HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
-import { requireOperation, rolesFor } from "../access/Authorization.ts"
+import { platformChain, requireOperation, rolesFor } from "../access/Authorization.ts"
 import { CurrentIdentity } from "../api/Bearer.ts"
 import { ndjsonContentType } from "../api/ExactBody.ts"
 import { VelocityApi } from "../api/VelocityApi.ts"
@@ -124,7 +124,7 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
           const chain = chainOf(found)
           const target = { chain, object: found.object, version: found.version, operation }
           const bindings = registry.bindingsOf(identity.actor, chain)
-          const roles = rolesFor(identity, target, bindings, registry.platformStrategy, Date.now())
+          const roles = rolesFor(identity, target, bindings, registry.strategiesOf(platformChain), Date.now())
           return Result.getOrElse(roles, () => [])
         }
       })

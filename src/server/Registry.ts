@@ -28,6 +28,7 @@ import {
 import * as Deferred from "effect/Deferred"
 import { StrategySource } from "../access/Authenticator.ts"
 import { type Binding, platformChain } from "../access/Authorization.ts"
+import { KeySource } from "../access/KeyAuthenticator.ts"
 import { defaultTimings, type KeySetTimings } from "../access/KeySet.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
@@ -46,6 +47,7 @@ export interface RegistryChange {
   /** Whether strategies, or the trust of domains in them, changed. */
   readonly strategies: boolean
   readonly bindings: boolean
+  readonly keys: boolean
   readonly revocations: boolean
 }
 
@@ -108,12 +110,13 @@ export class Registry extends Context.Service<
     readonly refresh: (path: string) => Effect.Effect<void, Problem>
     /** Looks at everything now; fails as the database does. */
     readonly reload: Effect.Effect<void, DatabaseFailure>
-    /** The ids of the strategies that a domain trusts; none where it does not exist. For `platform`, the platform's. */
+    /**
+     * The ids of the strategies that a domain trusts, of a composite its members; none where it does not exist. For
+     * `platform` those of `VELOCITY_PLATFORM_STRATEGY`, whose tokens and keys alone may carry platform roles.
+     */
     readonly strategiesOf: (chain: string) => ReadonlyArray<string>
     /** The bindings of an actor in a domain, expired ones among them: `Authorization` judges them by the clock. */
     readonly bindingsOf: (actor: string, chain: string) => ReadonlyArray<Binding>
-    /** The id of the one strategy whose tokens may carry platform roles (`VELOCITY_PLATFORM_STRATEGY`). */
-    readonly platformStrategy: string
     readonly definitions: () => ReadonlyArray<RegisteredDefinition>
     /** One element for each change, from now on. */
     readonly changes: Stream.Stream<RegistryChange>
@@ -129,13 +132,14 @@ export class Registry extends Context.Service<
     Layer.effectContext(
       Effect.map(
         Effect.suspend(() => make(timings)),
-        ({ registry, source }) => Context.make(Registry, registry).pipe(Context.add(StrategySource, source))
+        ({ keySource, registry, source }) =>
+          Context.make(Registry, registry).pipe(Context.add(StrategySource, source), Context.add(KeySource, keySource))
       )
     )
 
   static readonly layerNoDeps = this.layerWith(defaultTimings)
 
-  /** Over `GatewayTx.layer` and `Listener.layer`. Provides `StrategySource` as well, for the Authenticator. */
+  /** Over `GatewayTx.layer` and `Listener.layer`. Provides what the authenticators ask as well. */
   static readonly layer = this.layerNoDeps.pipe(Layer.provide(Layer.mergeAll(GatewayTx.layer, Listener.layer)))
 }
 
@@ -187,6 +191,7 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
       strategies:
         before.snapshot.strategies !== next.snapshot.strategies || before.snapshot.domains !== next.snapshot.domains,
       bindings: before.snapshot.bindings !== next.snapshot.bindings,
+      keys: before.snapshot.keys !== next.snapshot.keys,
       revocations: before.snapshot.revoked !== next.snapshot.revoked
     })
     yield* Metric.update(definitionsGauge, [...definitions.values()].filter((row) => row.serving !== undefined).length)
@@ -300,9 +305,10 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
       ),
     reload: ask(undefined),
     strategiesOf: (chain) =>
-      chain === platformChain ? [platformStrategy] : (index.trusted.get(chain) ?? noStrategies),
+      chain === platformChain
+        ? (index.composites.get(platformStrategy) ?? [platformStrategy])
+        : (index.trusted.get(chain) ?? noStrategies),
     bindingsOf: (actor, chain) => known.snapshot.bindings.get(chain)?.get(actor) ?? noBindings,
-    platformStrategy,
     definitions: () =>
       [...known.snapshot.definitions.values()].map(({ chain, generation, id, path, serving }) => ({
         id,
@@ -328,5 +334,11 @@ const make = Effect.fnUntraced(function* (timings: KeySetTimings) {
       Stream.map(() => undefined)
     )
   })
-  return { registry, source }
+  const keySource = KeySource.of({
+    isLoaded: () => agreedAt !== Number.NEGATIVE_INFINITY,
+    key: (hash) => known.snapshot.keys.get(hash),
+    strategy: source.strategy,
+    isRevoked: source.isRevoked
+  })
+  return { registry, source, keySource }
 })

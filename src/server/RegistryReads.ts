@@ -1,13 +1,14 @@
 /**
  * Reads the platform's mirrors into a snapshot, as `velocity_gateway`, and only what changed.
  *
- * Everything is cut into units: the definitions of one domain, the bindings of one domain, all domains, all strategies,
+ * Everything is cut into units: the definitions of one domain, the bindings of one domain, its keys, all domains, all strategies,
  * all revocations. A digest of each unit, made by Postgres, says which ones differ from what is known; of those the rows
  * are read, and of definitions only the ones whose generation is new. So a look at everything costs one statement and a
  * few rows a domain, and nothing is missed that a notification, an out-of-order commit or a deletion kept from us.
  */
 import { Effect } from "effect"
 import type { Binding } from "../access/Authorization.ts"
+import type { StoredKey } from "../access/KeyAuthenticator.ts"
 import type { KeySetTimings } from "../access/KeySet.ts"
 import { parseChain } from "../domain/Names.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
@@ -21,13 +22,14 @@ import {
   emptySnapshot,
   type Snapshot,
   type StrategyRow,
+  storedKeyOf,
   strategyRow
 } from "./RegistrySnapshot.ts"
 
 /** What is to be looked at: everything, or the units that hints point to. */
 export type Scope = "everything" | ReadonlySet<Hint>
 
-/** `def:<path>`, `strategy:<id>`, `bindings:<chain>`, `domain:<chain>` or `revoked:<actor>`, as it was notified. */
+/** `def:<path>`, `strategy:<id>`, `bindings:<chain>`, `keys:<chain>`, `domain:<chain>` or `revoked:<actor>`, as it was notified. */
 export type Hint = string
 
 /** Beyond this many hints at once, looking at everything is cheaper. */
@@ -45,34 +47,41 @@ export const nothingKnown: Known = { snapshot: emptySnapshot, digests: new Map()
 interface Units {
   readonly definitions: ReadonlyArray<string> | null
   readonly bindings: ReadonlyArray<string> | null
+  readonly keys: ReadonlyArray<string> | null
   readonly whole: ReadonlyArray<"domains" | "strategies" | "revoked">
 }
 
-const everything: Units = { definitions: null, bindings: null, whole: ["domains", "strategies", "revoked"] }
+const everything: Units = { definitions: null, bindings: null, keys: null, whole: ["domains", "strategies", "revoked"] }
 
 const unitsOf = (scope: Scope): Units => {
   if (scope === "everything" || scope.size > maxHints) return everything
   const definitions = new Set<string>()
   const bindings = new Set<string>()
+  const keys = new Set<string>()
   const whole = new Set<Units["whole"][number]>()
   for (const hint of scope) {
     const colon = hint.indexOf(":")
     const about = hint.slice(colon + 1)
     const chain = about.split("/").slice(0, 3).join("/")
     const kind = hint.slice(0, Math.max(colon, 0))
+    const isChain = about === "platform" || parseChain(about) !== undefined
     if (kind === "def" && parseChain(chain) !== undefined) definitions.add(chain)
-    else if (kind === "bindings" && (about === "platform" || parseChain(about) !== undefined)) bindings.add(about)
+    else if (kind === "bindings" && isChain) bindings.add(about)
+    else if (kind === "keys" && isChain) keys.add(about)
     else if (kind === "domain") whole.add("domains")
     else if (kind === "strategy") whole.add("strategies")
     else if (kind === "revoked") whole.add("revoked")
     else return everything
   }
-  return { definitions: [...definitions], bindings: [...bindings], whole: [...whole] }
+  return { definitions: [...definitions], bindings: [...bindings], keys: [...keys], whole: [...whole] }
 }
 
 // An order-free sum of hashes: cheaper than a sorted string_agg, and nobody gains by a collision that he cannot choose
 const digestOf = (columns: string): string =>
   `concat(count(*), ':', sum(pg_catalog.hashtextextended(concat_ws('|', ${columns}), 0)))`
+
+/** A key that was revoked is told so for as long as somebody may wonder why it fails; afterwards it is unknown. */
+const keysKept = "(revoked_at is null or revoked_at > now() - interval '30 days') and state <> 'Pending'"
 
 const digestSql = `
 select 'definitions' as kind, chain as key, ${digestOf("id, generation, state")} as digest
@@ -80,6 +89,9 @@ from platform.schema_defs where $1::text[] is null or chain = any ($1) group by 
 union all
 select 'bindings', coalesce(chain, 'platform'), ${digestOf("namespace, name, generation, expires_at, revoked_at")}
 from platform.role_bindings where $2::text[] is null or coalesce(chain, 'platform') = any ($2) group by 2
+union all
+select 'keys', coalesce(chain, 'platform'), ${digestOf("id, generation, state, expires_at, retires_at, revoked_at")}
+from platform.api_keys where ($4::text[] is null or coalesce(chain, 'platform') = any ($4)) and ${keysKept} group by 2
 union all
 select 'domains', '', ${digestOf("chain, auth_strategy, spec ->> 'authStrategy'")}
 from platform.domains having 'domains' = any ($3::text[])
@@ -108,6 +120,12 @@ select actor, coalesce(chain, 'platform') as chain, roles, scopes::text as scope
        (extract(epoch from expires_at) * 1000)::float8 as expires_at
 from platform.role_bindings
 where revoked_at is null and (expires_at is null or expires_at > now()) and coalesce(chain, 'platform') = any ($1::text[])`
+
+const keysSql = `
+select id::text as id, encode(key_hash, 'hex') as hash, actor, coalesce(chain, 'platform') as chain, roles,
+       scopes::text as scopes, ip_allowlist, (extract(epoch from least(expires_at, retires_at)) * 1000)::float8 as ends_at,
+       state = 'Revoked' or revoked_at is not null as revoked
+from platform.api_keys where ${keysKept} and coalesce(chain, 'platform') = any ($1::text[])`
 
 const revokedSql = "select actor from platform.revoked_actors"
 
@@ -191,6 +209,28 @@ const readBindings = Effect.fnUntraced(function* (tx: Tx, before: Snapshot, chai
   return bindings
 })
 
+const readKeys = Effect.fnUntraced(function* (tx: Tx, before: Snapshot, chains: ReadonlyArray<string>) {
+  const { rows } = yield* tx.query(statement(keysSql, [chains]))
+  const keys: Map<string, StoredKey> = withoutChains(before.keys, new Set(chains))
+  for (const row of rows) {
+    const hash = String(row.hash)
+    const key = storedKeyOf({
+      id: String(row.id),
+      hash,
+      actor: String(row.actor),
+      chain: String(row.chain),
+      roles: texts(row.roles),
+      scopes: text(row.scopes) ?? null,
+      ipAllowlist: texts(row.ip_allowlist),
+      endsAt: typeof row.ends_at === "number" ? row.ends_at : null,
+      isRevoked: row.revoked === true
+    })
+    if (key === undefined) yield* Effect.logWarning(`the API key ${row.id} cannot be read, and opens nothing`)
+    else keys.set(hash, key)
+  }
+  return keys
+})
+
 const readDomains = Effect.fnUntraced(function* (tx: Tx) {
   const { rows } = yield* tx.query(statement(domainsSql))
   return new Map(
@@ -220,9 +260,14 @@ const readStrategies = Effect.fnUntraced(function* (tx: Tx, before: Snapshot, ti
 const changedUnits = (before: Known, units: Units, rows: SqlResult["rows"]) => {
   const digests = new Map(before.digests)
   const seen = new Set<string>()
-  const changed = { definitions: new Set<string>(), bindings: new Set<string>(), whole: new Set<string>() }
+  const changed = {
+    definitions: new Set<string>(),
+    bindings: new Set<string>(),
+    keys: new Set<string>(),
+    whole: new Set<string>()
+  }
   const note = (kind: string, key: string) => {
-    if (kind === "definitions" || kind === "bindings") changed[kind].add(key)
+    if (kind === "definitions" || kind === "bindings" || kind === "keys") changed[kind].add(key)
     else changed.whole.add(kind)
   }
   for (const row of rows) {
@@ -235,7 +280,7 @@ const changedUnits = (before: Known, units: Units, rows: SqlResult["rows"]) => {
     note(kind, key)
   }
   const inScope = (kind: string, key: string): boolean => {
-    const chains = kind === "definitions" ? units.definitions : kind === "bindings" ? units.bindings : []
+    const chains = kind === "definitions" || kind === "bindings" || kind === "keys" ? units[kind] : []
     return chains === null || chains.includes(key)
   }
   for (const unit of before.digests.keys()) {
@@ -261,9 +306,9 @@ export const look = (
   const units = unitsOf(scope)
   return gateway.run(
     Effect.fnUntraced(function* (tx) {
-      const found = yield* tx.query(statement(digestSql, [units.definitions, units.bindings, units.whole]))
+      const found = yield* tx.query(statement(digestSql, [units.definitions, units.bindings, units.whole, units.keys]))
       const { changed, digests } = changedUnits(before, units, found.rows)
-      if (changed.definitions.size + changed.bindings.size + changed.whole.size === 0) return before
+      if (changed.definitions.size + changed.bindings.size + changed.keys.size + changed.whole.size === 0) return before
       const { snapshot } = before
       const strategies = changed.whole.has("strategies")
         ? yield* readStrategies(tx, snapshot, timings)
@@ -275,10 +320,11 @@ export const look = (
           : snapshot.definitions
       const bindings =
         changed.bindings.size > 0 ? yield* readBindings(tx, snapshot, [...changed.bindings]) : snapshot.bindings
+      const keys = changed.keys.size > 0 ? yield* readKeys(tx, snapshot, [...changed.keys]) : snapshot.keys
       const revoked = changed.whole.has("revoked")
         ? new Set((yield* tx.query(statement(revokedSql))).rows.map((row) => String(row.actor)))
         : snapshot.revoked
-      return { snapshot: { definitions, domains, strategies, bindings, revoked }, digests }
+      return { snapshot: { definitions, domains, strategies, bindings, keys, revoked }, digests }
     }),
     { end: "read" }
   )

@@ -1,18 +1,21 @@
 /**
  * What one replica knows of the platform at one moment, as one immutable value: definitions, domains, strategies,
- * bindings, revocations. The Registry exchanges it whole; a request that began with one ends with it.
+ * bindings, API keys, revocations. The Registry exchanges it whole; a request that began with one ends with it.
  *
  * What could not be read is left out in the direction that denies: a strategy that cannot be compiled believes no token,
- * a binding that cannot be read grants nothing.
+ * a binding that cannot be read grants nothing, a key that cannot be read opens nothing.
  */
 import { Option, Result, Schema } from "effect"
 import type { Strategy } from "../access/Authenticator.ts"
 import type { Binding } from "../access/Authorization.ts"
 import { compileJwt, type JwtStrategy } from "../access/JwtStrategy.ts"
+import type { StoredKey } from "../access/KeyAuthenticator.ts"
 import { defaultTimings, type KeySetTimings } from "../access/KeySet.ts"
-import { AuthStrategySpec } from "../domain/AuthStrategy.ts"
+import { parseRange } from "../domain/AddressRange.ts"
+import { AuthStrategySpec, namespaceOfStrategy, strategyCandidates } from "../domain/AuthStrategy.ts"
 import { BindingScope } from "../domain/RoleBinding.ts"
 import { ServedDefinition } from "../domain/ServedDefinition.ts"
+import { fromHex } from "../domain/Sha256.ts"
 
 /** A row of `platform.schema_defs`. The definition itself is decoded when it is first asked for. */
 export interface DefinitionRow {
@@ -54,6 +57,8 @@ export interface Snapshot {
   readonly strategies: ReadonlyMap<string, StrategyRow>
   /** By chain, then by actor. */
   readonly bindings: ReadonlyMap<string, ReadonlyMap<string, ReadonlyArray<Binding>>>
+  /** By SHA-256 in hexadecimal; revoked ones too, for a while. */
+  readonly keys: ReadonlyMap<string, StoredKey>
   readonly revoked: ReadonlySet<string>
 }
 
@@ -62,13 +67,16 @@ export const emptySnapshot: Snapshot = {
   domains: new Map(),
   strategies: new Map(),
   bindings: new Map(),
+  keys: new Map(),
   revoked: new Set()
 }
 
 /** What is looked up at each request, made once for each snapshot. */
 export interface SnapshotIndex {
-  /** The strategies that a domain trusts. */
+  /** The strategies that a domain trusts; a composite's are its members. */
   readonly trusted: ReadonlyMap<string, ReadonlyArray<string>>
+  /** By the id of a composite its members in force. */
+  readonly composites: ReadonlyMap<string, ReadonlyArray<string>>
   readonly issuedBy: ReadonlyMap<string, ReadonlyArray<JwtStrategy>>
   /** By object (`acme/geo/atlas/city`): the number of its newest version that is served. */
   readonly newest: ReadonlyMap<string, number>
@@ -86,12 +94,27 @@ export const strategyOf = (snapshot: Snapshot, id: string): Strategy | undefined
   return row === undefined ? undefined : Option.getOrUndefined(Result.getSuccess(row.strategy))
 }
 
+/** What a composite stands for: its members of type jwt and apikey. One that is missing, or of another type, admits nobody. */
+const membersOf = (snapshot: Snapshot, members: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> =>
+  members.flatMap((candidates) => {
+    const id = candidates.find((one) => snapshot.strategies.has(one))
+    const type = id === undefined ? undefined : strategyOf(snapshot, id)?.type
+    return id !== undefined && (type === "jwt" || type === "apikey") ? [id] : []
+  })
+
 /** Makes the index. A strategy of type `none` counts only for a domain that names it itself. */
 export const indexOf = (snapshot: Snapshot): SnapshotIndex => {
+  const composites = new Map<string, ReadonlyArray<string>>()
+  for (const id of snapshot.strategies.keys()) {
+    const strategy = strategyOf(snapshot, id)
+    if (strategy?.type === "composite") composites.set(id, membersOf(snapshot, strategy.members))
+  }
   const trusted = new Map<string, ReadonlyArray<string>>()
   for (const domain of snapshot.domains.values()) {
     const strategy = domain.strategy === undefined ? undefined : strategyOf(snapshot, domain.strategy)
-    if (strategy !== undefined && (strategy.type !== "none" || domain.named)) trusted.set(domain.chain, [strategy.id])
+    if (strategy !== undefined && (strategy.type !== "none" || domain.named)) {
+      trusted.set(domain.chain, composites.get(strategy.id) ?? [strategy.id])
+    }
   }
   const issuedBy = new Map<string, Array<JwtStrategy>>()
   for (const id of [...snapshot.strategies.keys()].sort()) {
@@ -109,7 +132,7 @@ export const indexOf = (snapshot: Snapshot): SnapshotIndex => {
     const [object, version] = versionOf(path)
     newest.set(object, Math.max(version, newest.get(object) ?? 0))
   }
-  return { trusted, issuedBy, newest }
+  return { trusted, composites, issuedBy, newest }
 }
 
 // a key that this release does not know may be one that narrows: what has one is not understood, and so not applied
@@ -127,7 +150,12 @@ export const strategyRow = (
   if (before?.spec === spec) return before
   const strategy = Result.gen(function* () {
     const decoded = yield* Result.mapError(decodeStrategy(parsed(spec)), (error) => error.message)
-    if (decoded.type === "none") return { type: "none", id } as const
+    if (decoded.type === "none" || decoded.type === "apikey") return { type: decoded.type, id } as const
+    if (decoded.type === "composite") {
+      if (decoded.composite === undefined) return yield* Result.fail("a strategy of type composite names none")
+      const members = decoded.composite.strategies.map((one) => strategyCandidates(namespaceOfStrategy(id), one))
+      return { type: "composite", id, members } as const
+    }
     if (decoded.jwt === undefined) return yield* Result.fail("a strategy of type jwt says nothing about jwt")
     return { type: "jwt", id, jwt: yield* compileJwt(id, decoded.jwt, timings) } as const
   })
@@ -157,6 +185,26 @@ export const bindingOf = (row: {
   return Result.isFailure(scopes)
     ? undefined
     : { actor, chain, roles, scopes: scopes.success, expiresAt: row.expiresAt ?? Number.POSITIVE_INFINITY }
+}
+
+/** A key from its row, or nothing where the row cannot be read: what it is narrowed by must be understood whole. */
+export const storedKeyOf = (row: {
+  readonly id: string
+  readonly hash: string
+  readonly actor: string
+  readonly chain: string
+  readonly roles: ReadonlyArray<string>
+  readonly scopes: string | null
+  readonly ipAllowlist: ReadonlyArray<string>
+  readonly endsAt: number | null
+  readonly isRevoked: boolean
+}): StoredKey | undefined => {
+  const { actor, chain, id, isRevoked, roles } = row
+  const scopes = row.scopes === null || row.scopes === "null" ? Result.succeed([]) : decodeScopes(parsed(row.scopes))
+  const ranges = row.ipAllowlist.flatMap((one) => parseRange(one) ?? [])
+  if (Result.isFailure(scopes) || ranges.length !== row.ipAllowlist.length) return undefined
+  const expiresAt = row.endsAt ?? Number.POSITIVE_INFINITY
+  return { id, hash: fromHex(row.hash), actor, chain, roles, scopes: scopes.success, ranges, expiresAt, isRevoked }
 }
 
 const decodeDefinition = Schema.decodeUnknownResult(ServedDefinition, strictly)

@@ -11,6 +11,7 @@ import { HttpRouter, HttpServer } from "effect/http"
 import type { ServeError } from "effect/http/HttpServerError"
 import { HttpApiBuilder } from "effect/http-api"
 import { Authenticator } from "../access/Authenticator.ts"
+import { KeyAuthenticator } from "../access/KeyAuthenticator.ts"
 import { openApiPath } from "../api/Routes.ts"
 import { VelocityApi } from "../api/VelocityApi.ts"
 import { ApiSql } from "../postgres/ApiSql.ts"
@@ -129,7 +130,7 @@ const services = Layer.mergeAll(
   requestMetrics,
   Replica.layerNoDeps
 ).pipe(
-  Layer.provideMerge(Layer.mergeAll(Authenticator.layer, IsolationGate.layer)),
+  Layer.provideMerge(Layer.mergeAll(Authenticator.layer, KeyAuthenticator.layer, IsolationGate.layer)),
   Layer.provideMerge(
     Layer.mergeAll(
       ReadRecords.layerNoDeps,

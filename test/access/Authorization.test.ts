@@ -38,7 +38,7 @@ const alice = identityOf("corp", "alice", ["clerk"])
 const target: Target = { chain: "acme/geo/atlas", object: "city", version: "v1", operation: "read" }
 
 const held = (bindings: ReadonlyArray<Binding>, asked: Target = target, identity = alice, now = 0): unknown =>
-  Result.match(rolesFor(identity, asked, bindings, "platform", now), {
+  Result.match(rolesFor(identity, asked, bindings, ["platform"], now), {
     onSuccess: (roles) => roles,
     onFailure: (problem) => problem.code
   })
@@ -116,7 +116,7 @@ describe("platform roles", () => {
   it("are asked for by name", () => {
     const facts = { requestId: "r", address: "127.0.0.1" }
     const bindings = [bindingOf({ chain: platformChain, roles: ["platform-auditor"] })]
-    const caller = Result.getOrThrow(callerFor(alice, { chain: platformChain }, bindings, "platform", facts, 0))
+    const caller = Result.getOrThrow(callerFor(alice, { chain: platformChain }, bindings, ["platform"], facts, 0))
     assert.isTrue(Result.isSuccess(requirePlatformRole(caller, ["platform-admin", "platform-auditor"])))
     assert.isTrue(Result.isFailure(requirePlatformRole(caller, ["platform-admin"])))
   })
@@ -160,7 +160,7 @@ describe("law", () => {
         fc.constantFrom(0, 1, 2),
         (strategy, roles, bindings, to, now) => {
           const identity = identityOf(strategy, "alice", roles)
-          const got = rolesFor(identity, to, bindings, "platform", now)
+          const got = rolesFor(identity, to, bindings, ["platform"], now)
           if (Result.isFailure(got)) {
             assert.strictEqual(got.failure.code, "platform_role_refused")
             assert.isTrue(strategy !== "platform" && roles.some(isPlatformRole))
@@ -175,11 +175,11 @@ describe("law", () => {
           }
           // taking any binding away never adds a role
           for (let left = 0; left < bindings.length; left++) {
-            const fewer = rolesFor(identity, to, bindings.toSpliced(left, 1), "platform", now)
+            const fewer = rolesFor(identity, to, bindings.toSpliced(left, 1), ["platform"], now)
             assert.isTrue(Result.getOrThrow(fewer).every((one) => got.success.includes(one)))
           }
           // nor does asking later
-          const later = rolesFor(identity, to, bindings, "platform", now + 1)
+          const later = rolesFor(identity, to, bindings, ["platform"], now + 1)
           assert.isTrue(Result.getOrThrow(later).every((one) => got.success.includes(one)))
         }
       ),

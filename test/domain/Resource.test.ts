@@ -253,3 +253,42 @@ describe("a RoleBinding", () => {
     (_name, spec, namespace, codes) => expect(codesOf(resource("RoleBinding", spec, namespace))).toEqual(codes)
   )
 })
+
+describe("an ApiKey", () => {
+  const path = { org: "acme", app: "shop", domain: "sales" }
+  const key = { actor: "keys/robot", roles: ["buyer"] }
+  it.each([
+    ["in a domain", { ...path, ...key }, "sales", []],
+    ["with scopes alone", { ...path, actor: "keys/robot", scopes: [{ object: "order" }] }, "sales", []],
+    ["from somewhere", { ...path, ...key, ipAllowlist: ["192.0.2.7", "2001:db8::/32"] }, "sales", []],
+    ["of the platform", { ...key, roles: ["platform-auditor"] }, undefined, []],
+    ["without roles and scopes", { ...path, actor: "keys/robot" }, "sales", ["/spec key"]],
+    ["of the platform, with a role of a domain", key, undefined, ["/spec/roles/0 key"]],
+    [
+      "of the platform, from a tenant's namespace",
+      { ...key, roles: ["platform-admin"] },
+      "sales",
+      ["/spec key", "/spec/roles/0 reserved_name"]
+    ],
+    [
+      "a platform role in a domain",
+      { ...path, ...key, roles: ["platform-admin"] },
+      undefined,
+      ["/spec/roles/0 reserved_name"]
+    ],
+    ["half a path", { org: "acme", ...key }, undefined, ["/spec key"]],
+    ["an actor without strategy", { ...path, ...key, actor: "robot" }, undefined, ["/spec/actor invalid"]],
+    ["no range", { ...path, ...key, ipAllowlist: ["10.0.0.0/33"] }, undefined, ["/spec/ipAllowlist/0 key"]],
+    ["a name for a range", { ...path, ...key, ipAllowlist: ["here"] }, undefined, ["/spec/ipAllowlist/0 invalid"]],
+    ["no duration", { ...path, ...key, rotationOverlap: "soon" }, undefined, ["/spec/rotationOverlap invalid"]],
+    [
+      "an end that is no time",
+      { ...path, ...key, expiresAt: "2026-02-30T00:00:00Z" },
+      undefined,
+      ["/spec/expiresAt key"]
+    ]
+  ] as ReadonlyArray<[string, Manifest, string | undefined, ReadonlyArray<string>]>)(
+    "%s",
+    (_name, spec, namespace, codes) => expect(codesOf(resource("ApiKey", spec, namespace))).toEqual(codes)
+  )
+})

@@ -1,5 +1,5 @@
 /** What the API server refuses and in which words: a case for every rule of the kinds, and for every policy. */
-import { application, binding, definition, domain, type Manifest, organisation, strategy } from "./Manifests.ts"
+import { apiKey, application, binding, definition, domain, type Manifest, organisation, strategy } from "./Manifests.ts"
 
 export interface Case {
   readonly name: string
@@ -55,6 +55,8 @@ export const cases: ReadonlyArray<Case> = [
   ...["org", "app", "domain", "object"].map((one) => changed(kept("kept"), one, "other")),
   changed(kept("kept"), "version", "v2"),
   ...["org", "app", "domain"].map((one) => changed(binding("tenant", "kept"), one, "other")),
+  ...["org", "app", "domain"].map((one) => changed(apiKey("tenant", "kept"), one, "other")),
+  changed(apiKey("tenant", "kept"), "actor", "keys/other"),
   {
     name: "working hours of no length",
     message: "from and to must differ",
@@ -331,6 +333,49 @@ export const cases: ReadonlyArray<Case> = [
       metadata: { name: "broken", namespace: "velocity-system" }
     }
   },
+  {
+    name: "a composite strategy without composite",
+    message: "type composite needs composite",
+    manifest: strategy("velocity-system", "broken", { type: "composite" })
+  },
+  {
+    name: "members of a strategy that is no composite",
+    message: "only type composite has composite",
+    manifest: strategy("velocity-system", "broken", { type: "apikey", composite: { strategies: ["a"] } })
+  },
+  {
+    name: "half a domain in a key",
+    message: "org, app and domain are given together",
+    manifest: apiKey("tenant", "broken", { domain: undefined })
+  },
+  {
+    name: "a key without roles and scopes",
+    message: "a key says roles, or scopes of the roles that bindings give its actor",
+    manifest: apiKey("tenant", "broken", { roles: undefined })
+  },
+  {
+    name: "a platform role of a domain's key",
+    message: "a role that begins with platform- is given by a key in velocity-system",
+    manifest: apiKey("tenant", "broken", { roles: ["platform-admin"] })
+  },
+  {
+    name: "a key of the platform with a role of no platform",
+    message: "a key without org, app and domain gives roles that begin with platform-",
+    manifest: {
+      ...apiKey("tenant", "broken", { org: undefined, app: undefined, domain: undefined }),
+      metadata: { name: "broken", namespace: "velocity-system" }
+    }
+  },
+  {
+    name: "a range of no addresses",
+    message: "ipAllowlist has addresses and ranges such as 192.0.2.7 or 2001:db8::/32",
+    manifest: apiKey("tenant", "broken", { ipAllowlist: ["10.0.0.0/33"] })
+  },
+  {
+    name: "an overlap that is no duration",
+    message: "spec.rotationOverlap in body should match",
+    manifest: apiKey("tenant", "broken", { rotationOverlap: "soon" })
+  },
   { name: "an unknown type", message: 'Unsupported value: "text"', manifest: field({ type: "text" }) },
   {
     name: "a name in capitals",
@@ -396,6 +441,16 @@ export const policyCases: ReadonlyArray<Case> = [
     name: "a binding of the platform in a tenant's namespace",
     message: "only a binding in velocity-system may leave out org, app and domain",
     manifest: binding("tenant", "a", { org: undefined, app: undefined, domain: undefined, roles: ["platform-admin"] })
+  },
+  {
+    name: "a key into another domain",
+    message: "this namespace belongs to tenant/shop/eu, the key says acme/geo/atlas",
+    manifest: apiKey("tenant", "a", { org: "acme", app: "geo", domain: "atlas" })
+  },
+  {
+    name: "a key of the platform in a tenant's namespace",
+    message: "only a key in velocity-system may leave out org, app and domain",
+    manifest: apiKey("tenant", "a", { org: undefined, app: undefined, domain: undefined, roles: ["platform-admin"] })
   },
   {
     name: "a strategy in a namespace of nobody's",

@@ -80,6 +80,16 @@ export const binding = (org: string, name: string, more: object = {}) =>
     ...more
   })
 
+export const apiKey = (org: string, name: string, more: object = {}) =>
+  resource("ApiKey", `${org}-shop-eu`, name, {
+    org,
+    app: "shop",
+    domain: "eu",
+    actor: "keys/robot",
+    roles: ["buyer"],
+    ...more
+  })
+
 export const strategy = (namespaceName: string, name: string, spec: object) =>
   resource("AuthStrategy", namespaceName, name, spec)
 

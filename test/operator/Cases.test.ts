@@ -37,6 +37,8 @@ const servedSql = `select path || ' ' || coalesce(state, '') || case when servin
     select string_agg(f ->> 'name', ',') from jsonb_array_elements(serving -> 'fields') f) end as line from platform.schema_defs
   union all select 'domain ' || chain || ' ' || coalesce(auth_strategy, 'without strategy') from platform.domains where chain <> 'platform'
   union all select 'binding ' || actor || ' ' || coalesce(chain, 'platform') || ' ' || array_to_string(roles, ',') from platform.role_bindings
+  union all select 'key ' || actor || ' ' || coalesce(chain, 'platform') || ' ' || state || ' ' || coalesce(array_to_string(roles, ','), '')
+    || coalesce(' ' || scopes::text, '') || ' in ' || secret_name from platform.api_keys
   order by 1`
 
 const names = await readdir(cases)
@@ -63,9 +65,10 @@ layer(Layer.empty, { excludeTestServices: true })("the operator on a folder", (i
             .replaceAll(org, "ORG")
             .replaceAll(/generation \d+/gu, "generation N")
             .replaceAll(/p[0-9a-f]{32}/gu, "HASH")
+            .replaceAll(/by the key [0-9a-f]{16}/gu, "by the key FINGERPRINT")
         yield* Effect.promise(() => become(folder, join(cases, name, states[0] ?? "1"), org))
         const context = yield* Layer.buildWithScope(
-          Operator.layer({ manifests: folder, quiet: Duration.zero }).pipe(
+          Operator.layer({ manifests: folder, quiet: Duration.zero, keys: join(made, "keys") }).pipe(
             Layer.provideMerge(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)),
             Layer.provide(ConfigProvider.layer(configOf(database)))
           ),

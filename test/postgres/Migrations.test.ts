@@ -27,6 +27,7 @@ const files = [
   "0009_erasure.sql",
   "0010_record_proof.sql",
   "0011_evolution.sql",
+  "0012_api_keys.sql",
   "0013_serving.sql"
 ]
 

@@ -1,6 +1,6 @@
 /** What every request meets before and after its handler, over real sockets, with handlers made for the purpose. */
 import { connect } from "node:net"
-import { Effect, Layer, Redacted, Stream } from "effect"
+import { type Context, Effect, Layer, Redacted, Stream } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
@@ -104,26 +104,23 @@ const health = HttpApiBuilder.group(VelocityApi, "health", (handlers) =>
     .handleRaw("readyz", () => Effect.succeed(text("{}")))
     .handleRaw("metrics", () => Effect.succeed(HttpServerResponse.text("")))
 )
-const bearer = Layer.succeed(Bearer)(
-  Bearer.of({
-    bearer: (handler, { credential }) =>
-      Effect.gen(function* () {
-        const exchange = yield* CurrentExchange
-        if (Redacted.value(credential) === "") {
-          exchange.problem = problem("token_missing")
-          return HttpServerResponse.empty({ status: 401 })
-        }
-        return yield* Effect.provideService(handler, CurrentIdentity, {
-          actor: "s/a",
-          strategy: "s",
-          subject: "a",
-          roles: [],
-          attributes: {},
-          expiresAt: 0
-        })
-      })
+const identified: Context.Service.Shape<typeof Bearer>["bearer"] = (handler, { credential }) =>
+  Effect.gen(function* () {
+    const exchange = yield* CurrentExchange
+    if (Redacted.value(credential) === "") {
+      exchange.problem = problem("token_missing")
+      return HttpServerResponse.empty({ status: 401 })
+    }
+    return yield* Effect.provideService(handler, CurrentIdentity, {
+      actor: "s/a",
+      strategy: "s",
+      subject: "a",
+      roles: [],
+      attributes: {},
+      expiresAt: 0
+    })
   })
-)
+const bearer = Layer.succeed(Bearer)(Bearer.of({ bearer: identified, apiKey: identified }))
 let draining = false
 const services = Layer.mergeAll(
   Layer.succeed(Readiness)(

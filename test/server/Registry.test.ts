@@ -1,7 +1,7 @@
 import { assert, layer } from "@effect/vitest"
 import { ConfigProvider, Context, Effect, Fiber, Layer, Redacted, Stream } from "effect"
 import { Authenticator, StrategySource } from "../../src/access/Authenticator.ts"
-import { rolesFor } from "../../src/access/Authorization.ts"
+import { platformChain, rolesFor } from "../../src/access/Authorization.ts"
 import { Registry } from "../../src/server/Registry.ts"
 import { makeKey, settings, sign, type TestKey } from "../access/Issuer.ts"
 import { configOf, Database, query, withDatabase } from "../support/Database.ts"
@@ -214,7 +214,7 @@ layer(withDatabase(Live, { VELOCITY_REGISTRY_POLL: "1h" }), { excludeTestService
           const target = { chain: mirrors.chain, object: "order", version: "v1", operation: "read" } as const
           const bindings = registry.bindingsOf(identity.actor, mirrors.chain)
           return Effect.runSync(
-            Effect.fromResult(rolesFor(identity, target, bindings, registry.platformStrategy, Date.now()))
+            Effect.fromResult(rolesFor(identity, target, bindings, registry.strategiesOf(platformChain), Date.now()))
           ).join()
         })
         const set = (name: string, columns: Record<string, unknown>) =>
