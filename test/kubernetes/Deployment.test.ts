@@ -5,6 +5,7 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { parseAllDocuments } from "yaml"
 import { routesOf } from "../../src/api/Routes.ts"
 import { variables } from "../../src/cli/Environment.ts"
 import { version } from "../../src/cli/Velocity.ts"
@@ -198,6 +199,18 @@ describe("k8s/base", () => {
     expect(new Set(ports(api, "egress"))).toEqual(new Set([53, 5432, 6432, 443]))
     expect(new Set(ports(operator, "egress"))).toEqual(new Set([53, 5432, 443, 6443]))
     expect(new Set(ports(find<Workload>(base, "Job", "velocity-migrate"), "egress"))).toEqual(new Set([53, 5432]))
+  })
+
+  it("leaves the rights as k8s/base/rbac.yaml has them", () => {
+    const written = parseAllDocuments(readFileSync(join(root, "k8s/base/rbac.yaml"), "utf8")).map(
+      (one) => one.toJS() as Manifest
+    )
+    for (const one of written) {
+      const { kind, metadata } = one
+      const { rules, subjects } = one as unknown as Readonly<Record<string, unknown>>
+      const made = find<Manifest>(base, kind, metadata.name) as unknown as Readonly<Record<string, unknown>>
+      expect([made.rules, made.subjects]).toEqual([rules, subjects])
+    }
   })
 
   it("has every kind of k8s/crds", () => {
