@@ -123,7 +123,7 @@ func (s *set) Warnings() annotations.Annotations { return nil }
 func takeApart(p parser.Parser, text string) taken {
 	expr, err := p.ParseExpr(text)
 	if err != nil {
-		return taken{Error: err.Error()}
+		return taken{Error: err.Error(), Selectors: []selector{}, Grouping: []string{}}
 	}
 	found := taken{Selectors: []selector{}, Grouping: []string{}}
 	parser.Inspect(expr, func(node parser.Node, _ []parser.Node) error {
