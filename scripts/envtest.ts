@@ -1,7 +1,8 @@
 /**
- * `npm run envtest`: builds kube-apiserver, etcd and kubectl from their Go modules, pinned in test/kubernetes/envtest/, into
- * a cache folder, and prints the folder for KUBEBUILDER_ASSETS. A build that is there already is used: about three minutes
- * the first time (with two cores), nothing after.
+ * `npm run envtest`: builds kube-apiserver, etcd and kubectl from their Go modules, pinned in test/kubernetes/envtest/, and
+ * promrules, which judges alerts with Prometheus' own engine, into a cache folder, and prints the folder for
+ * KUBEBUILDER_ASSETS. A build that is there already is used: about three minutes the first time (with two cores), nothing
+ * after.
  *
  *     export KUBEBUILDER_ASSETS=$(npm run --silent envtest)
  */
@@ -12,6 +13,7 @@ import { homedir } from "node:os"
 import { join, resolve } from "node:path"
 
 const module = resolve(import.meta.dirname, "..", "test", "kubernetes", "envtest")
+const promrules = resolve(module, "..", "promrules")
 const version = "v1.36.3"
 const packages = ["k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl", "go.etcd.io/etcd/server/v3"]
 const stamp = [
@@ -24,6 +26,7 @@ const flags = `-s -w ${stamp[0]}${version} ${stamp[1]}${major} ${stamp[2]}${mino
 
 const hash = createHash("sha256")
 for (const name of ["go.mod", "go.sum"]) hash.update(readFileSync(join(module, name)))
+for (const name of ["go.mod", "go.sum", "main.go"]) hash.update(readFileSync(join(promrules, name)))
 hash.update(JSON.stringify([packages, flags, process.platform, process.arch]))
 const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache")
 const folder = join(cache, "velocity-envtest", hash.digest("hex").slice(0, 16))
@@ -42,14 +45,14 @@ if (!existsSync(join(folder, "kube-apiserver"))) {
   console.error(`building kube-apiserver and kubectl ${version} and etcd into ${folder}: about three minutes`)
   const building = `${folder}.${process.pid}`
   mkdirSync(building, { recursive: true })
-  const built = spawnSync("go", ["build", "-trimpath", "-o", `${building}/`, "-ldflags", flags, ...packages], {
-    cwd: module,
-    stdio: ["ignore", 2, 2]
-  })
-  if (built.status !== 0) {
+  const build = (cwd: string, ldflags: string, what: ReadonlyArray<string>) => {
+    const args = ["build", "-trimpath", "-o", `${building}/`, "-ldflags", ldflags, ...what]
+    if (spawnSync("go", args, { cwd, stdio: ["ignore", 2, 2] }).status === 0) return
     rmSync(building, { recursive: true, force: true })
     fail("the build failed")
   }
+  build(module, flags, packages)
+  build(promrules, "-s -w", ["."])
   // the package of etcd is called server
   renameSync(join(building, "server"), join(building, "etcd"))
   rmSync(folder, { recursive: true, force: true })

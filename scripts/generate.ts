@@ -9,7 +9,7 @@ import * as Path from "node:path"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { problemsMarkdown } from "../src/domain/Problem.ts"
-import { customResourceFiles } from "../src/kubernetes/CustomResources.ts"
+import { customResourceFiles, customResourceKustomization } from "../src/kubernetes/CustomResources.ts"
 import * as CatalogueDocs from "../src/postgres/CatalogueDocs.ts"
 import * as EmbeddedServer from "../src/postgres/EmbeddedServer.ts"
 import * as Migrations from "../src/postgres/Migrations.ts"
@@ -56,7 +56,7 @@ const program = Effect.gen(function* () {
     stale.push(Path.join("docs", "problems.md"))
     if (!check) yield* Effect.promise(() => Fs.writeFile(problemsPage, problemsMarkdown()))
   }
-  const kinds = customResourceFiles()
+  const kinds = new Map([...customResourceFiles(), customResourceKustomization()])
   yield* Effect.promise(() => Fs.mkdir(crds, { recursive: true }))
   for (const [name, made] of kinds) {
     const before = yield* Effect.promise(() => Fs.readFile(Path.join(crds, name), "utf8").catch(() => ""))

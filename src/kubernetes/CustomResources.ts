@@ -224,3 +224,14 @@ export const customResourceFiles = (): ReadonlyMap<string, string> =>
       header + stringify(customResourceDefinition(kind), { aliasDuplicateObjects: false, lineWidth: 120 })
     ])
   )
+
+/** The same for kustomize. Its name has no ending, so that `kubectl apply -f k8s/crds` takes the kinds alone. */
+export const customResourceKustomization = (): readonly [name: string, text: string] => [
+  "Kustomization",
+  header +
+    stringify({
+      apiVersion: "kustomize.config.k8s.io/v1beta1",
+      kind: "Kustomization",
+      resources: [...customResourceFiles().keys()].sort()
+    })
+]

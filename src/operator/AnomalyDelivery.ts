@@ -43,6 +43,10 @@ export interface Attempted {
 const counted = (endpoint: string, result: string) =>
   Metric.update(Metric.withAttributes(deliveriesCounter, { endpoint, result }), 1)
 
+/** What has not happened yet is 0 and not absent: the first time is an increase. */
+const neverGivenUp = (endpoint: string) =>
+  Metric.update(Metric.withAttributes(deliveriesCounter, { endpoint, result: "given_up" }), 0)
+
 const iso = (millis: number): string => new Date(millis).toISOString()
 
 /** Retry-After (RFC 9110, 10.2.3) in milliseconds from now: seconds, or a date. */
@@ -271,10 +275,13 @@ export const layer = ({ endpoints, giveUp }: AnomalySettings): Layer.Layer<never
       Effect.forEach(
         endpoints,
         (endpoint) =>
-          forever(
-            "5 seconds",
-            `delivery to ${endpoint.name}`,
-            now((round) => deliver(endpoint, round))
+          Effect.andThen(
+            neverGivenUp(endpoint.name),
+            forever(
+              "5 seconds",
+              `delivery to ${endpoint.name}`,
+              now((round) => deliver(endpoint, round))
+            )
           ),
         { discard: true }
       ),

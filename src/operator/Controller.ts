@@ -65,6 +65,9 @@ const groupOf = (identity: string): string => {
   return kind === "SchemaDefinition" || kind === "RoleBinding" || kind === "ApiKey" ? `${kind}/${namespace}` : "parents"
 }
 
+/** How often resources are counted by state. */
+const census = Duration.seconds(5)
+
 /** How often everything is looked at again without a reason. */
 const resync = Duration.minutes(10)
 
@@ -327,6 +330,11 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     return Deferred.await(one)
   })
 
+  yield* ControllerMetrics.began
+  yield* Effect.suspend(() => ControllerMetrics.resources(statuses.all())).pipe(
+    Effect.repeat(Schedule.spaced(census)),
+    Effect.forkScoped
+  )
   yield* Effect.forkScoped(Effect.andThen(look, Effect.forever(Effect.andThen(source.wait, look))))
   for (let worker = 0; worker < workers; worker++) yield* Effect.forkScoped(Effect.forever(work))
   yield* Effect.suspend(() => addAll([...departed, ...store.keys()])).pipe(

@@ -1,5 +1,8 @@
 /** What is counted of reconciling, under the names that controller-runtime gives it. Labels: kinds and results only. */
-import { Metric } from "effect"
+import { Effect, Metric } from "effect"
+import { kinds } from "../domain/Resource.ts"
+import { holds } from "./Conditions.ts"
+import type { ResourceState } from "./ResourceStatus.ts"
 
 const seconds = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 
@@ -36,7 +39,39 @@ const orphansGauge = Metric.gauge("velocity_orphans", {
   description: "What is served, or stood on, and has no resource in the cluster any more"
 })
 
+const resourcesGauge = Metric.gauge("velocity_resources", {
+  description: "Resources by kind and state: ready, progressing, stalled"
+})
+const resourceStates = ["ready", "progressing", "stalled"] as const
+
 const name = { name: "velocity" }
+
+/** What has not happened yet is 0 and not absent: the first time is an increase. */
+export const began = Effect.all(
+  [addsCounter, retriesCounter].map((one) => Metric.update(Metric.withAttributes(one, name), 0)),
+  { discard: true }
+)
+
+/** One whose manifest went bad is stalled, whatever else holds of what it was. */
+const resourceStateOf = ({ conditions }: ResourceState): (typeof resourceStates)[number] =>
+  holds(conditions, "Stalled") ? "stalled" : holds(conditions, "Ready") ? "ready" : "progressing"
+
+/** Counts all resources anew. */
+export const resources = (states: ReadonlyArray<ResourceState>): Effect.Effect<void> => {
+  const counts = new Map(kinds.flatMap((kind) => resourceStates.map((state) => [`${kind} ${state}`, 0])))
+  for (const one of states) {
+    const key = `${one.identity.split("/")[0]} ${resourceStateOf(one)}`
+    counts.set(key, (counts.get(key) ?? 0) + 1)
+  }
+  return Effect.forEach(
+    counts,
+    ([key, count]) => {
+      const [kind = "", state = ""] = key.split(" ")
+      return Metric.update(Metric.withAttributes(resourcesGauge, { kind, state }), count)
+    },
+    { discard: true }
+  )
+}
 
 /** Counts a reconciliation; one that failed is tried again. */
 export const reconciled = (controller: string, result: "success" | "error", milliseconds: number) =>

@@ -66,6 +66,10 @@ const refusals = new Set(["VL060", "VL061", "VL062", "VL063", "VL064", "VL065", 
 /** A month that is not as it was written: somebody must look. */
 const tampered = "VL064"
 
+/** What has not happened yet is 0 and not absent: the first time is an increase. */
+const unrefused = (log: string) =>
+  Metric.update(Metric.withAttributes(refusedCounter, { parent: log, code: tampered }), 0)
+
 interface Due {
   readonly name: string
   readonly parent: string
@@ -133,6 +137,7 @@ export const round = Effect.fnUntraced(function* (options: RetirementSettings) {
   const outcomes: Array<Outcome> = []
   const failures: Array<Failure> = []
   for (const log of ["audit_log", "event_log"]) {
+    yield* unrefused(log)
     const ended = yield* retireLog(
       log,
       due.filter((month) => month.parent === log),

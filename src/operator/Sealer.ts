@@ -8,7 +8,7 @@
  *
  * It signs nothing while the tree does not extend a checkpoint that is outside (`rolled_back`), and nothing without a key.
  */
-import { Config, Effect, Layer, Metric, Schedule, type Scope } from "effect"
+import { Clock, Config, Effect, Layer, Metric, Schedule, type Scope } from "effect"
 import { type Checkpoint, formatCheckpoint } from "../domain/Checkpoint.ts"
 import { epochOf, originOf } from "../domain/Restored.ts"
 import { signNote } from "../domain/SignedNote.ts"
@@ -64,6 +64,9 @@ const sealedCounter = Metric.counter("velocity_audit_sealed_entries_total", {
 })
 const sizeGauge = Metric.gauge("velocity_audit_checkpoint_size", {
   description: "Leaves of the last signed checkpoint"
+})
+const sealedTimeGauge = Metric.gauge("velocity_audit_sealed_timestamp_seconds", {
+  description: "When a round last ended well, in seconds since 1970: what was committed before it is sealed"
 })
 const brokenGauge = Metric.gauge("velocity_audit_broken_lanes", {
   description: "Lanes whose next entry does not follow their last leaf, and which wait"
@@ -323,6 +326,7 @@ export const run = Effect.fnUntraced(function* (settings: SealerSettings) {
     yield* sealer.check(keys)
     yield* entered("sealing")
     yield* sealer.round(keys).pipe(
+      Effect.tap(Effect.flatMap(Clock.currentTimeMillis, (now) => Metric.update(sealedTimeGauge, now / 1000))),
       Effect.catchIf(
         (error): error is DatabaseFailure => error instanceof DatabaseFailure,
         (error) => Effect.logWarning("the audit log could not be sealed, and is tried again", error)
