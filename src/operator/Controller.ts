@@ -55,18 +55,17 @@ const order: ReadonlyArray<Kind> = [
 /** Keys at work at once; each has a connection of the operator's, which has eight. */
 const workers = 4
 
+/** What others stand on, and may claim one name, which who came first keeps: one at a time, and before others. */
+const parents = "parents"
+
 /**
- * Of what one may be at work at once: of the parents, because two may claim one name, and who came first keeps it; of what
- * belongs to a domain, of a kind in a namespace, so that an index that is built for hours holds up no other domain, and a
- * revocation not at all.
+ * Of what one may be at work at once; of what belongs to a domain, of a kind in a namespace, so that an index that is built
+ * for hours holds up no other domain, and a revocation not at all.
  */
 const groupOf = (identity: string): string => {
   const [kind = "", namespace = ""] = identity.split("/")
-  return kind === "SchemaDefinition" || kind === "RoleBinding" || kind === "ApiKey" ? `${kind}/${namespace}` : "parents"
+  return rank(identity) > rank("Domain") ? `${kind}/${namespace}` : parents
 }
-
-/** How often resources are counted by state. */
-const census = Duration.seconds(5)
 
 /** How often everything is looked at again without a reason. */
 const resync = Duration.minutes(10)
@@ -94,7 +93,7 @@ const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "ApiK
 /** Runs a controller until the scope closes, and answers what it tells. Fails only where it cannot begin. */
 export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const fence = yield* Fence
-  const queue = yield* WorkQueue.make(groupOf)
+  const queue = yield* WorkQueue.make(groupOf, parents)
   const statuses = yield* ResourceStatuses.load(fence, options.generations)
   const changes = yield* PubSub.sliding<StatusChange>(1_000)
   const settled = yield* Deferred.make<void>()

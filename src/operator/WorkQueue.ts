@@ -2,7 +2,8 @@
  * The keys that are to be reconciled: each at most once in the queue and never twice at work (as client-go's workqueue).
  *
  * Several may be at work at once, but of each group one, in the order in which they were added: what contends for one name
- * is decided by who came first, and what takes long holds up its own group alone.
+ * is decided by who came first, and what takes long holds up its own group alone. While one of the group `first` is at work
+ * no other is taken up: they stand on what it does.
  *
  * A key that is added while it is being worked on comes again when that is done. A key that failed comes again after a
  * time that doubles with each failure, with jitter; adding it meanwhile brings it at once.
@@ -36,7 +37,7 @@ export interface WorkQueue {
 }
 
 /** Makes a queue; waits for another try end with the scope. */
-export const make = Effect.fnUntraced(function* (groupOf: (key: string) => string) {
+export const make = Effect.fnUntraced(function* (groupOf: (key: string) => string, first?: string) {
   const ready = new Map<string, number>()
   const working = new Set<string>()
   const busy = new Set<string>()
@@ -65,7 +66,8 @@ export const make = Effect.fnUntraced(function* (groupOf: (key: string) => strin
 
   const take: WorkQueue["take"] = Effect.gen(function* () {
     for (;;) {
-      for (const [key, since] of ready) {
+      const isHeld = first !== undefined && busy.has(first)
+      for (const [key, since] of isHeld ? [] : ready) {
         const group = groupOf(key)
         if (busy.has(group)) continue
         ready.delete(key)

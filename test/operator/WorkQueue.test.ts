@@ -54,6 +54,20 @@ describe("the queue", () => {
     })
   )
 
+  it.effect("takes nothing else up while one of those is at work that go first", () =>
+    Effect.gen(function* () {
+      const queue = yield* make((key) => key.slice(0, 1), "p")
+      for (const key of ["c1", "p1", "d1"]) yield* queue.add(key)
+      expect((yield* queue.take).key).toBe("c1")
+      expect((yield* queue.take).key).toBe("p1")
+      const waiting = yield* Effect.forkChild(queue.take)
+      yield* TestClock.adjust("1 second")
+      expect(queue.depth()).toBe(1)
+      yield* queue.done("p1")
+      expect((yield* Fiber.join(waiting)).key).toBe("d1")
+    })
+  )
+
   it.effect("wakes whoever waits for a key", () =>
     Effect.gen(function* () {
       const queue = yield* make((key) => key)
