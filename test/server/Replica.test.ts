@@ -90,9 +90,10 @@ describe("a replica", () => {
   })
 
   it("says everything again to a database that has forgotten it", async () => {
+    const row = `select complete, started_at::text as started from platform.replicas ${mine}`
+    const [before] = await world.look(row)
     await world.look(`delete from platform.replicas ${mine}`)
-    expect(await world.look(said)).toEqual([])
-    await until(`select complete from platform.replicas ${mine}`, ([row]) => row?.complete === true)
+    await until(row, ([now]) => now?.complete === true && now.started !== before?.started)
     expect(await world.look(said)).toEqual([{ now: true, problem: null }])
   })
 
