@@ -220,6 +220,19 @@ layer(withDatabase(services), { excludeTestServices: true })("roles", (it) => {
     })
   )
 
+  it.effect("the operator writes into the log what operators and keys do, and nothing that callers do", () =>
+    Effect.gen(function* () {
+      const { chain } = yield* domain("words")
+      const operator = yield* OperatorSql
+      const write = (action: string) =>
+        operator.transaction((tx) => AuditChain.insert(tx, { chain, actor: "test/operator", action, outcome: "ok" }))
+      for (const action of ["operator.domain.apply", "key.create", "key.revoke"]) yield* write(action)
+      for (const action of ["create", "erase", "read", "login", "keyless", "key"]) {
+        assert.strictEqual(yield* refused(write(action)), "Denied", action)
+      }
+    })
+  )
+
   it.effect("a database that is not configured is Unavailable", () =>
     Effect.gen(function* () {
       const tenant = yield* TenantTx
