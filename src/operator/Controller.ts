@@ -67,6 +67,9 @@ const groupOf = (identity: string): string => {
   return rank(identity) > rank("Domain") ? `${kind}/${namespace}` : parents
 }
 
+/** How often resources are counted by state. */
+const census = Duration.seconds(5)
+
 /** How often everything is looked at again without a reason. */
 const resync = Duration.minutes(10)
 
