@@ -19,6 +19,8 @@ import { verdictOf } from "./Refusals.ts"
 
 /** How long a plan is carried on with before other resources have their turn, in milliseconds. */
 const slice = 1_000
+/** How often it is looked how far an index has come. */
+const buildAgain = 500
 /** How often it is looked whether somebody approved. */
 const askAgain = 5_000
 
@@ -35,9 +37,10 @@ const planText = ({ hash, steps }: Provision.Planned): string =>
     .map(renderStep)
     .join("; ")}`
 
-const progressText = ({ does, estimate, position, rows, steps }: Evolution.Evolving): string => {
+const progressText = ({ building, does, estimate, position, rows, steps }: Evolution.Evolving): string => {
   const done = estimate === undefined || rows === 0 ? "" : `, ${rows} of about ${estimate} records`
-  return `step ${position} of ${steps}: ${does}${done}`
+  const waits = (building?.waitsFor ?? []).length === 0 ? "" : `; it waits for ${building?.waitsFor.join(" and ")}`
+  return `step ${position} of ${steps}: ${does}${done}${waits}`
 }
 
 /** The conclusion of what provisioning came to. */
@@ -49,7 +52,7 @@ const conclusionOf = (text: string, outcome: Evolution.Result): Reconciled => {
     case "Evolving":
       return {
         ...concluded(waiting("Evolving", progressText(outcome), true), { ...status, plan: { hash: outcome.hash } }),
-        again: 0
+        again: outcome.building === undefined ? 0 : buildAgain
       }
     case "Planned": {
       const table = `${outcome.pgSchema}.${outcome.pgTable}`
@@ -102,7 +105,7 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       if (rules.length > 0) {
         return concluded(verdictOf(refused("Invalid", "a rule cannot be admitted", rules)), { path: text })
       }
-      const provisioned = Evolution.provision<Superseded>(world.fence, wanted, slice)
+      const provisioned = Evolution.provision<Superseded>({ ...world.fence, builds: world.builds }, wanted, slice)
       return yield* Effect.gen(function* () {
         const outcome = (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ?? (yield* provisioned)
         if (outcome._tag !== "Unchanged") return conclusionOf(text, outcome)
@@ -128,6 +131,7 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
         )
       )
       for (const row of rows) {
+        yield* world.builds.stop(String(row.path))
         const refusal = yield* world.fence
           .transaction((tx) => withdraw(tx, { path: String(row.path), origin, leaving: world.leaving() }))
           .pipe(Effect.catchTag("ProvisionRefused", (one) => Effect.succeed(verdictOf(one))))

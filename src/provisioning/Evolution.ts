@@ -5,7 +5,7 @@
  * Between steps the catalogue must be as the step before left it; else the plan is overtaken and another is made. Locks that
  * do not come are given up quickly, because whoever comes behind a waiting ALTER TABLE waits too; the caller tries again.
  */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Option } from "effect"
 import { chainOf, formatPath, rolesOf } from "../domain/Names.ts"
 import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
@@ -13,6 +13,7 @@ import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { type SqlResult, type Statement, statement } from "../postgres/Statement.ts"
+import * as Builds from "./Builds.ts"
 import * as Catalogue from "./Catalogue.ts"
 import { lockDomain } from "./Names.ts"
 import { actorOf } from "./Origin.ts"
@@ -29,6 +30,8 @@ export interface Runner<X = never> {
     f: (query: (statement: Statement) => Effect.Effect<SqlResult, DatabaseFailure>) => Effect.Effect<A, E>,
     options: { readonly within: number }
   ) => Effect.Effect<A, E | DatabaseFailure>
+  /** Where index builds go on; in place without. */
+  readonly builds?: Builds.Builds | undefined
 }
 
 /** A plan that is being carried out whose next step comes with a later look. */
@@ -45,6 +48,8 @@ export interface Evolving {
   /** Rows that the step has done, of about how many. */
   readonly rows: number
   readonly estimate: number | undefined
+  /** An index is being built meanwhile, which looking again does not hasten; and whose transactions it waits for. */
+  readonly building?: { readonly waitsFor: ReadonlyArray<string> } | undefined
 }
 
 /** Records contradict what a step was to prove. */
@@ -269,9 +274,15 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
       } satisfies Provision.Outcome
     }
     if (one._tag === "Build") {
-      const there: boolean | Conflicting = yield* build(runner, work, one.step).pipe(Effect.catch(contradicted))
-      if (typeof there !== "boolean") return there
-      if (!there) return evolving(work, one.step)
+      const key = `${Provision.wantedHash(wanted.spec)}/${planned.id}/${one.step.position}`
+      const there: Option.Option<boolean> | Conflicting = yield* (runner.builds ?? Builds.inPlace)
+        .go(planned.path, key, build(runner, work, one.step), until)
+        .pipe(Effect.catch(contradicted))
+      if ("path" in there) return there
+      if (Option.isNone(there) || !there.value) {
+        const waitsFor = yield* runner.transaction((tx) => Builds.waitsFor(tx, planned.pgSchema, planned.pgTable))
+        return { ...evolving(work, one.step), building: { waitsFor } }
+      }
       built = one.step
     }
     if (built === undefined && (yield* Clock.currentTimeMillis) >= until) return evolving(work, one.step)
@@ -291,6 +302,8 @@ export const provision = Effect.fn("Evolution.provision")(function* <X>(
   budget: number = Number.POSITIVE_INFINITY
 ): Effect.fn.Return<Result, DatabaseFailure | ProvisionRefused | X> {
   const until = (yield* Clock.currentTimeMillis) + budget
+  yield* runner.builds?.stop(formatPath(pathOfDefinition(wanted.spec)), `${Provision.wantedHash(wanted.spec)}/`) ??
+    Effect.void
   for (;;) {
     const outcome = yield* runner.transaction((tx) => Provision.apply(tx, wanted))
     if (outcome._tag !== "Planned" || outcome.state === "Waiting") return outcome
