@@ -6,7 +6,7 @@
  */
 import { readFile } from "node:fs/promises"
 import { userInfo } from "node:os"
-import { Config, ConfigProvider, Console, Effect, Layer, type Redacted, Redacted as Secret } from "effect"
+import { Console, Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { admit } from "../domain/Admission.ts"
 import { formatPath } from "../domain/Names.ts"
@@ -22,6 +22,7 @@ import * as PlanStore from "../provisioning/PlanStore.ts"
 import * as Provision from "../provisioning/Provision.ts"
 import { faultsText, type ProvisionRefused } from "../provisioning/ProvisionRefused.ts"
 import { ruleFaults } from "../records/type/Rules.ts"
+import { operatorUrlFlag, unreachable, withDatabase } from "./OperatorDatabase.ts"
 import { type Column, document, outputFlag, printRows, table } from "./Output.ts"
 import { failed } from "./Settings.ts"
 
@@ -31,28 +32,6 @@ const fileFlag = Flag.File("file", { mustExist: true }).pipe(
   Flag.withMetavar("FILE"),
   Flag.atLeast(1)
 )
-
-const urlFlag = Flag.Redacted("database-url").pipe(
-  Flag.withDescription("How velocity_operator reaches the database"),
-  Flag.withFallbackConfig(Config.Redacted("VELOCITY_OPERATOR_DATABASE_URL"))
-)
-
-/** Runs as the operator's login. */
-const withDatabase = <A, E>(url: Redacted.Redacted, effect: Effect.Effect<A, E, OperatorSql>) =>
-  effect.pipe(
-    Effect.provide(
-      OperatorSql.layer.pipe(
-        Layer.provide(
-          ConfigProvider.layer(
-            ConfigProvider.fromUnknown({ ...process.env, VELOCITY_OPERATOR_DATABASE_URL: Secret.value(url) })
-          )
-        )
-      )
-    )
-  )
-
-const unreachable = (error: { readonly message: string }) =>
-  failed(`the database could not be asked: ${error.message}`, 2)
 
 type Definition = Located & { readonly resource: ResourceOf<"SchemaDefinition"> }
 
@@ -211,7 +190,7 @@ const plan = Command.make(
   "plan",
   {
     files: fileFlag,
-    url: urlFlag,
+    url: operatorUrlFlag,
     output: outputFlag,
     sql: Flag.Boolean("sql").pipe(Flag.withDescription("Print each step's SQL too"), Flag.withDefault(false))
   },
@@ -244,7 +223,7 @@ const approve = Command.make(
   "approve",
   {
     hash: Argument.String("hash").pipe(Argument.withDescription("The plan's hash, as its definition's status says it")),
-    url: urlFlag
+    url: operatorUrlFlag
   },
   Effect.fnUntraced(function* ({ hash, url }) {
     const by = `cli/${userInfo().username}`
@@ -278,7 +257,7 @@ const approve = Command.make(
 
 const drift = Command.make(
   "drift",
-  { url: urlFlag, output: outputFlag },
+  { url: operatorUrlFlag, output: outputFlag },
   Effect.fnUntraced(function* ({ output, url }) {
     const found = yield* withDatabase(
       url,
