@@ -21,7 +21,7 @@ import { needsApproval, type Step } from "../provisioning/Plan.ts"
 import * as PlanStore from "../provisioning/PlanStore.ts"
 import * as Provision from "../provisioning/Provision.ts"
 import { faultsText, type ProvisionRefused } from "../provisioning/ProvisionRefused.ts"
-import { ruleFaults } from "../records/type/Rules.ts"
+import { backfillFaults, ruleFaults } from "../records/type/Rules.ts"
 import { operatorUrlFlag, unreachable, withDatabase } from "./OperatorDatabase.ts"
 import { type Column, document, outputFlag, printRows, table } from "./Output.ts"
 import { failed } from "./Settings.ts"
@@ -58,7 +58,11 @@ const readFiles = Effect.fnUntraced(function* (files: ReadonlyArray<string>) {
       seen.set(one.identity, `${file}:${one.line}`)
       resources.push(one)
       if (!isDefinition(one)) continue
-      for (const { detail, pointer } of [...admit(one.resource.spec), ...ruleFaults(one.resource.spec)]) {
+      for (const { detail, pointer } of [
+        ...admit(one.resource.spec),
+        ...ruleFaults(one.resource.spec),
+        ...backfillFaults(one.resource.spec)
+      ]) {
         const at = `/spec${pointer}`
         problems.push({ file, ...one.at(at), identity: one.identity, message: `${at}: ${detail}` })
       }

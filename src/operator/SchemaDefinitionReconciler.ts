@@ -9,7 +9,7 @@ import { renderStep } from "../provisioning/Plan.ts"
 import * as Provision from "../provisioning/Provision.ts"
 import { refused } from "../provisioning/ProvisionRefused.ts"
 import { withdraw } from "../provisioning/Withdrawal.ts"
-import { ruleFaults } from "../records/type/Rules.ts"
+import { backfillFaults, compileBackfill, ruleFaults } from "../records/type/Rules.ts"
 import { ready, stalled, waiting } from "./Conditions.ts"
 import * as DriftWatch from "./DriftWatch.ts"
 import type { Superseded } from "./Fence.ts"
@@ -101,11 +101,18 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
         approval: approvalOf(resource)
       }
       // what a rule may cost is decided here: no engine can be interrupted while it judges a record
-      const rules = ruleFaults(resource.spec).map((one) => ({ ...one, pointer: `/spec${one.pointer}` }))
+      const rules = [...ruleFaults(resource.spec), ...backfillFaults(resource.spec)].map((one) => ({
+        ...one,
+        pointer: `/spec${one.pointer}`
+      }))
       if (rules.length > 0) {
         return concluded(verdictOf(refused("Invalid", "a rule cannot be admitted", rules)), { path: text })
       }
-      const provisioned = Evolution.provision<Superseded>({ ...world.fence, builds: world.builds }, wanted, slice)
+      const provisioned = Evolution.provision<Superseded>(
+        { ...world.fence, builds: world.builds, backfill: compileBackfill },
+        wanted,
+        slice
+      )
       return yield* Effect.gen(function* () {
         const outcome = (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ?? (yield* provisioned)
         if (outcome._tag !== "Unchanged") return conclusionOf(text, outcome)
