@@ -14,8 +14,8 @@ export type Build = Effect.Effect<boolean, DatabaseFailure>
 export interface Builds {
   /**
    * Begins a build unless just this one is going on already, and waits for its end until `until` (milliseconds since
-   * 1970), one that was going on already not at all: none, where it has not come to its end. Another one of the same path
-   * is given up first.
+   * 1970), one that was going on already not at all: none, where it has not come to its end, or too many go on for another
+   * one to begin. Another one of the same path is given up first.
    */
   readonly go: (
     path: string,
@@ -26,6 +26,9 @@ export interface Builds {
   /** Gives up a path's build, but one whose key begins so: what it builds is not wanted, and its lock is in the way. */
   readonly stop: (path: string, unless?: string) => Effect.Effect<void>
 }
+
+/** Builds at once: each holds a connection, of which an operator has eight. */
+const atOnce = 3
 
 /** In place: whoever begins one waits for its end. */
 export const inPlace: Builds = { go: (_path, _key, build) => Effect.asSome(build), stop: () => Effect.void }
@@ -43,6 +46,7 @@ export const make = Effect.gen(function* () {
   const go: Builds["go"] = Effect.fnUntraced(function* (path, key, build, until) {
     yield* stop(path, key)
     const known = going.get(path)
+    if (known === undefined && going.size >= atOnce) return Option.none()
     const fiber = known?.fiber ?? (yield* Effect.forkIn(build, scope))
     going.set(path, { key, fiber })
     const left = known === undefined ? Math.max(0, until - (yield* Clock.currentTimeMillis)) : 0

@@ -124,6 +124,33 @@ describe("an index that waits for an older snapshot", () => {
     )
   )
 
+  it.live("leaves connections for everything else, however many wait", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { exporter, look, org, until, write } = yield* world
+        const objects = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+        for (const object of objects) yield* write(`${object}.yaml`, definition(org, object, [a]))
+        for (const object of objects) {
+          yield* until(object, "Provisioned: ")
+          yield* look(
+            `insert into ${org}_shop_eu.${object}_v1 (id, created_at, created_by, updated_at, updated_by, a)
+             values (gen_random_uuid(), now(), 'x', now(), 'x', 'a')`
+          )
+        }
+        for (const object of objects) yield* write(`${object}.yaml`, definition(org, object, [{ ...a, indexed: true }]))
+        for (const object of objects) yield* until(object, "Evolving: step 1 of 2")
+        const building = yield* look(
+          "select count(*)::int4 as n from pg_stat_progress_create_index where datname = current_database()"
+        )
+        expect(building).toEqual([{ n: 3 }])
+        yield* write("other.yaml", definition(org, "other", [a]))
+        yield* until("other", "Provisioned: ")
+        yield* exporter.query("rollback")
+        for (const object of objects) yield* until(object, "Provisioned: ")
+      })
+    )
+  )
+
   it.live("is given up when its definition is changed", () =>
     Effect.scoped(
       Effect.gen(function* () {
