@@ -18,6 +18,8 @@ begin
       ('plan_steps', 'needs_approval', 'boolean not null default false'),
       ('plan_steps', 'is_concurrent', 'boolean not null default false'),
       ('plan_steps', 'batched', 'boolean not null default false'),
+      -- the field whose values are computed in us: the first statement reads a batch, the second writes it
+      ('plan_steps', 'computes', 'text'),
       -- the index that a concurrent step builds
       ('plan_steps', 'object', 'text'),
       ('plan_steps', 'estimate', 'bigint'),

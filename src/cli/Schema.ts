@@ -1,19 +1,15 @@
 /**
- * `velocity schema validate|plan|approve|drift`: definitions before they are applied, and tables after somebody was at them.
+ * `velocity schema validate|plan|apply|approve|drift`: definitions before they are applied, and tables after somebody was at them.
  *
- * `validate` needs no database. The others speak to the database as `velocity_operator` and change nothing in it, `approve`
- * excepted.
+ * `validate` needs no database. The others speak to the database as `velocity_operator` and change nothing in it, `apply`
+ * and `approve` excepted.
  */
-import { readFile } from "node:fs/promises"
 import { userInfo } from "node:os"
 import { Console, Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
-import { admit } from "../domain/Admission.ts"
 import { lifecycleText } from "../domain/Lifecycle.ts"
 import { formatPath } from "../domain/Names.ts"
-import type { ResourceOf } from "../domain/Resource.ts"
 import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
-import { type Located, type ManifestProblem, parseManifests, renderProblem } from "../operator/Manifests.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { OperatorSql, type Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
@@ -22,66 +18,11 @@ import { needsApproval, type Step } from "../provisioning/Plan.ts"
 import * as PlanStore from "../provisioning/PlanStore.ts"
 import * as Provision from "../provisioning/Provision.ts"
 import { faultsText, type ProvisionRefused } from "../provisioning/ProvisionRefused.ts"
-import { ruleFaults } from "../records/type/Rules.ts"
+import { type Definition, fileFlag, isDefinition, readFiles, soundOnly } from "./ManifestFiles.ts"
 import { operatorUrlFlag, unreachable, withOperator } from "./OperatorDatabase.ts"
 import { type Column, document, outputFlag, printRows, table } from "./Output.ts"
+import { apply } from "./SchemaApply.ts"
 import { failed } from "./Settings.ts"
-
-const fileFlag = Flag.File("file", { mustExist: true }).pipe(
-  Flag.withAlias("f"),
-  Flag.withDescription("A file of manifests"),
-  Flag.withMetavar("FILE"),
-  Flag.atLeast(1)
-)
-
-type Definition = Located & { readonly resource: ResourceOf<"SchemaDefinition"> }
-
-const isDefinition = (one: Located): one is Definition => one.resource.kind === "SchemaDefinition"
-
-/** What the files hold, and everything that is wrong with it before a database is asked. */
-const readFiles = Effect.fnUntraced(function* (files: ReadonlyArray<string>) {
-  const problems: Array<ManifestProblem> = []
-  const resources: Array<Located> = []
-  const seen = new Map<string, string>()
-  for (const file of files) {
-    const text = yield* Effect.tryPromise({
-      try: () => readFile(file, "utf8"),
-      catch: (cause) => failed(`${file} cannot be read: ${(cause as Error).message}`, 2)
-    })
-    const parsed = parseManifests(file, text)
-    problems.push(...parsed.problems)
-    for (const one of parsed.resources) {
-      const other = seen.get(one.identity)
-      if (other !== undefined) {
-        problems.push({ file, line: one.line, message: `${one.identity} is in ${other} too` })
-        continue
-      }
-      seen.set(one.identity, `${file}:${one.line}`)
-      resources.push(one)
-      if (!isDefinition(one)) continue
-      for (const { detail, pointer } of [...admit(one.resource.spec), ...ruleFaults(one.resource.spec)]) {
-        const at = `/spec${pointer}`
-        problems.push({ file, ...one.at(at), identity: one.identity, message: `${at}: ${detail}` })
-      }
-    }
-  }
-  const order = (one: ManifestProblem) => [files.indexOf(one.file), one.line ?? 0, one.column ?? 0] as const
-  problems.sort((a, b) => {
-    const [x, y] = [order(a), order(b)]
-    return x[0] - y[0] || x[1] - y[1] || x[2] - y[2]
-  })
-  return { problems, resources }
-})
-
-/** Ends with 1 where something is wrong, said on stderr. */
-const soundOnly = Effect.fnUntraced(function* (files: ReadonlyArray<string>) {
-  const { problems, resources } = yield* readFiles(files)
-  for (const problem of problems) yield* Console.error(renderProblem(problem))
-  if (problems.length > 0) {
-    return yield* failed(`${problems.length} ${problems.length === 1 ? "thing is" : "things are"} wrong; see above`)
-  }
-  return resources
-})
 
 const validate = Command.make(
   "validate",
@@ -305,5 +246,5 @@ const drift = Command.make(
 
 export const schema = Command.make("schema").pipe(
   Command.withDescription("Definitions, and what becomes of their tables"),
-  Command.withSubcommands([validate, plan, approve, drift])
+  Command.withSubcommands([validate, plan, apply, approve, drift])
 )

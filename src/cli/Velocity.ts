@@ -10,6 +10,7 @@ import { doctor } from "./Doctor.ts"
 import { environmentHelp } from "./Environment.ts"
 import { migrate } from "./Migrate.ts"
 import { operator } from "./Operator.ts"
+import { orphan } from "./Orphan.ts"
 import { record } from "./Record.ts"
 import { schema } from "./Schema.ts"
 import { token } from "./Token.ts"
@@ -26,7 +27,7 @@ const root = Command.make("velocity").pipe(
     { command: "velocity schema plan -f order.yaml", description: "What applying it would do to the table" },
     { command: "velocity audit verify", description: "Check the audit log" }
   ]),
-  Command.withSubcommands([dev, api, operator, migrate, doctor, token, apiKey, schema, record, audit, crd])
+  Command.withSubcommands([dev, api, operator, migrate, doctor, token, apiKey, schema, orphan, record, audit, crd])
 )
 
 /** The library's help, and on the root page the variables and exit codes as well. */

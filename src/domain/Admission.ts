@@ -147,6 +147,10 @@ const fieldFaults = (field: Field, at: Path): ReadonlyArray<Fault> => {
     const wrong = defaultFault(field)
     if (wrong !== undefined) say("default", "default", wrong)
   }
+  if (field.backfill !== undefined) {
+    if (!field.required) say("backfill", "backfill", "backfill is for required fields")
+    if (type === "json") say("backfill", "backfill", "a json value is not computed: give the field a default")
+  }
   if (type === "json" && (field.unique || field.indexed))
     say(field.unique ? "unique" : "indexed", "index", "json cannot be unique or indexed")
   if (type === "bytes" && field.indexed) say("indexed", "index", "bytes cannot be indexed")

@@ -147,6 +147,10 @@ export const Field = Schema.Struct({
   default: Schema.optionalKey(Schema.Union([text(4096), Schema.Int, Schema.Boolean])).annotateKey({
     description: "What a record gets that does not say it, as a text in quotes; for json a JSON text"
   }),
+  backfill: Schema.optionalKey(nonEmpty(2048)).annotateKey({
+    description:
+      "CEL over self, a record that is there and has no value: what a required field gets in it; evaluated by Velocity, in batches"
+  }),
   min: Schema.optionalKey(Bound).annotateKey({ description: "The smallest value of an integer or number, in quotes" }),
   max: Schema.optionalKey(Bound).annotateKey({ description: "The largest value of an integer or number, in quotes" }),
   minLength: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 10_485_760 }))).annotateKey({

@@ -76,6 +76,27 @@ export const writeStrategy = Effect.fnUntraced(function* (tx: Tx, id: string, sp
   })
 })
 
+/** Ends believing a strategy's tokens, if it is of this origin. */
+export const removeStrategy = Effect.fnUntraced(function* (tx: Tx, id: string, origin: Origin) {
+  const { rowCount } = yield* tx.query(
+    statement("delete from platform.auth_strategies where id = $1 and source = $2 and namespace = $3 and name = $4", [
+      id,
+      origin.source,
+      origin.namespace,
+      origin.name
+    ])
+  )
+  if (rowCount === 0) return
+  yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`strategy:${id}`]))
+  yield* AuditChain.insert(tx, {
+    chain: "platform",
+    actor: actorOf(origin),
+    action: "operator.strategy.remove",
+    outcome: "ok",
+    payload: { strategy: id }
+  })
+})
+
 export const authStrategyReconciler: Reconciler<"AuthStrategy"> = {
   kind: "AuthStrategy",
   reconcile: (world, resource) =>
@@ -99,26 +120,8 @@ export const authStrategyReconciler: Reconciler<"AuthStrategy"> = {
   remove: (world, { name, namespace }) =>
     Effect.gen(function* () {
       const id = strategyId(namespace, name)
-      const { source } = world.fence
-      yield* world.fence.transaction((tx) =>
-        Effect.gen(function* () {
-          const { rowCount } = yield* tx.query(
-            statement(
-              "delete from platform.auth_strategies where id = $1 and source = $2 and namespace = $3 and name = $4",
-              [id, source, namespace, name]
-            )
-          )
-          if (rowCount === 0) return
-          yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`strategy:${id}`]))
-          yield* AuditChain.insert(tx, {
-            chain: "platform",
-            actor: actorOf({ source, namespace, name }),
-            action: "operator.strategy.remove",
-            outcome: "ok",
-            payload: { strategy: id }
-          })
-        })
-      )
+      const origin = { source: world.fence.source, namespace, name }
+      yield* world.fence.transaction((tx) => removeStrategy(tx, id, origin))
       return undefined
     }),
   dependents: (world) => [

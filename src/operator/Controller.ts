@@ -10,16 +10,18 @@ import { formatPath } from "../domain/Names.ts"
 import { identityOf, type Kind, kinds, type Resource, type ResourceOf } from "../domain/Resource.ts"
 import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
+import * as Builds from "../provisioning/Builds.ts"
 import { apiKeyReconciler } from "./ApiKeyReconciler.ts"
 import { applicationReconciler } from "./ApplicationReconciler.ts"
 import { authStrategyReconciler } from "./AuthStrategyReconciler.ts"
-import { holds } from "./Conditions.ts"
+import { holds, stalled } from "./Conditions.ts"
 import * as ControllerMetrics from "./ControllerMetrics.ts"
 import { domainReconciler } from "./DomainReconciler.ts"
 import { Fence, Superseded } from "./Fence.ts"
 import type { ManifestProblem } from "./Manifests.ts"
 import { OperatorStatus, type StatusChange } from "./OperatorStatus.ts"
 import { organisationReconciler } from "./OrganisationReconciler.ts"
+import { orphaned } from "./Orphans.ts"
 import { concluded, type Failures, type Reconciler, type World } from "./Reconciler.ts"
 import { type Generations, ResourceStatuses } from "./ResourceStatus.ts"
 import { roleBindingReconciler } from "./RoleBindingReconciler.ts"
@@ -93,6 +95,9 @@ const acknowledgedWithin = Duration.seconds(1)
 /** What is revoked, or only forgotten, when its resource is absent and nobody said that it is deleted (fine print 8). */
 const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "ApiKey", "Organisation", "Application"])
 
+const forsaken =
+  "is gone from its source and was not deleted: what it made stays, an orphan, until it is applied again or velocity orphan release|drop decides"
+
 /** Runs a controller until the scope closes, and answers what it tells. Fails only where it cannot begin. */
 export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const fence = yield* Fence
@@ -115,6 +120,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
 
   const world: World = {
     fence,
+    builds: yield* Builds.make,
     resources: <K extends Kind>(kind: K) =>
       [...store.values()].filter((one) => one.kind === kind) as unknown as ReadonlyArray<ResourceOf<K>>,
     stateOf: (resource) => statuses.get(identityOf(resource)),
@@ -123,6 +129,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       namespace: resource.metadata.namespace,
       name: resource.metadata.name,
       uid: resource.metadata.uid,
+      adopts: resource.metadata.annotations?.["velocity.sh/adopt"],
       generation: statuses.generationOf(identityOf(resource), resource)
     }),
     leaving: () =>
@@ -220,11 +227,11 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
         departed.add(identity)
         return
       }
+      const known = orphans.has(identity)
       orphans.add(identity)
       yield* ControllerMetrics.orphans(orphans.size)
-      yield* Effect.logWarning(
-        `${identity} is gone from the cluster and was not deleted: what it made stays, an orphan`
-      )
+      yield* statuses.conclude(identity, undefined, stalled(orphaned, `${identity} ${forsaken}`))
+      if (!known) yield* Effect.logWarning(`${identity} ${forsaken}`)
     },
     (decided, identity) => Effect.tapError(decided, () => Effect.sync(() => absent.add(identity)))
   )
@@ -275,6 +282,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
         return
       }
       if (absent.delete(identity)) yield* forsake(identity)
+      // somebody decided what becomes of it
+      else if (orphans.has(identity) && !(yield* statuses.hasMirror(identity))) departed.add(identity)
       if (!departed.has(identity)) return
       const [, namespace = "", name = ""] = identity.split("/")
       const state = statuses.get(identity)
@@ -288,6 +297,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       yield* statuses.remove(identity)
       yield* source.release?.(identity) ?? Effect.void
       departed.delete(identity)
+      if (orphans.delete(identity)) yield* ControllerMetrics.orphans(orphans.size)
       yield* tell({ _tag: "Removed", identity })
       // whoever waited for it to go, or stood on it
       yield* addAll([...departed, ...store.keys()])
@@ -339,7 +349,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   )
   yield* Effect.forkScoped(Effect.andThen(look, Effect.forever(Effect.andThen(source.wait, look))))
   for (let worker = 0; worker < workers; worker++) yield* Effect.forkScoped(Effect.forever(work))
-  yield* Effect.suspend(() => addAll([...departed, ...store.keys()])).pipe(
+  yield* Effect.suspend(() => addAll([...departed, ...store.keys(), ...orphans])).pipe(
     Effect.schedule(Schedule.spaced(resync)),
     Effect.forkScoped
   )

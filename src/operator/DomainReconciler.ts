@@ -1,10 +1,7 @@
 /** A domain: its schema and roles, and the strategy that its callers prove themselves by. */
 import { Effect } from "effect"
 import { chainOf, rolesOf } from "../domain/Names.ts"
-import * as AuditChain from "../postgres/AuditChain.ts"
-import { statement } from "../postgres/Statement.ts"
-import { actorOf } from "../provisioning/Origin.ts"
-import { applyDomain, isCurrent } from "../provisioning/ProvisionDomain.ts"
+import { applyDomain, isCurrent, withdrawDomain } from "../provisioning/ProvisionDomain.ts"
 import { ready, type Verdict, waiting } from "./Conditions.ts"
 import { effectiveStrategy } from "./EffectiveStrategy.ts"
 import { hasChildren, isReady, parentVerdict } from "./Parents.ts"
@@ -64,27 +61,7 @@ export const domainReconciler: Reconciler<"Domain"> = {
       const wait = hasChildren(children)
       if (wait !== undefined) return wait
       // its data stays, and its names with it; nobody can prove himself to it any more
-      yield* world.fence.transaction((tx) =>
-        Effect.gen(function* () {
-          const { rows } = yield* tx.query(
-            statement(
-              `update platform.domains set auth_strategy = null, spec = null, spec_hash = null, updated_at = now()
-               where source = $1 and namespace = $2 and name = $3 and spec is not null returning chain`,
-              [world.fence.source, namespace, name]
-            )
-          )
-          for (const row of rows) {
-            const gone = String(row.chain)
-            yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`domain:${gone}`]))
-            yield* AuditChain.insert(tx, {
-              chain: gone,
-              actor: actorOf({ source: world.fence.source, namespace, name }),
-              action: "operator.domain.withdraw",
-              outcome: "ok"
-            })
-          }
-        })
-      )
+      yield* world.fence.transaction((tx) => withdrawDomain(tx, { source: world.fence.source, namespace, name }))
       return undefined
     }),
   dependents: (world, { spec }) => {

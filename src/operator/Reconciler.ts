@@ -5,6 +5,7 @@
 import type { Effect } from "effect"
 import type { Kind, Resource, ResourceOf } from "../domain/Resource.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
+import type { Builds } from "../provisioning/Builds.ts"
 import type { Origin } from "../provisioning/Origin.ts"
 import type { Verdict } from "./Conditions.ts"
 import type { Fence, Superseded } from "./Fence.ts"
@@ -15,6 +16,8 @@ import type { KeyDelivery, SourceFailure } from "./Source.ts"
 /** What reconcilers see of the world. */
 export interface World {
   readonly fence: Fence["Service"]
+  /** Index builds that go on beside the reconcilers. */
+  readonly builds: Builds
   /** The resources that there are, of a kind. */
   readonly resources: <K extends Kind>(kind: K) => ReadonlyArray<ResourceOf<K>>
   readonly stateOf: (resource: Resource) => ResourceState | undefined

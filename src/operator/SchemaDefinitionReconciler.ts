@@ -11,7 +11,7 @@ import * as Provision from "../provisioning/Provision.ts"
 import { refused } from "../provisioning/ProvisionRefused.ts"
 import { servingOf, someOf } from "../provisioning/ServingState.ts"
 import { withdraw } from "../provisioning/Withdrawal.ts"
-import { ruleFaults } from "../records/type/Rules.ts"
+import { backfillFaults, compileBackfill, ruleFaults } from "../records/type/Rules.ts"
 import { ready, stalled, waiting } from "./Conditions.ts"
 import * as DriftWatch from "./DriftWatch.ts"
 import type { Superseded } from "./Fence.ts"
@@ -22,6 +22,8 @@ import { judge, type Serving } from "./Serving.ts"
 
 /** How long a plan is carried on with before other resources have their turn, in milliseconds. */
 const slice = 1_000
+/** How often it is looked how far an index has come. */
+const buildAgain = 500
 /** How often it is looked whether somebody approved. */
 const askAgain = 5_000
 
@@ -38,9 +40,10 @@ const planText = ({ hash, steps }: Provision.Planned): string =>
     .map(renderStep)
     .join("; ")}`
 
-const progressText = ({ does, estimate, position, rows, steps }: Evolution.Evolving): string => {
+const progressText = ({ building, does, estimate, position, rows, steps }: Evolution.Evolving): string => {
   const done = estimate === undefined || rows === 0 ? "" : `, ${rows} of about ${estimate} records`
-  return `step ${position} of ${steps}: ${does}${done}`
+  const waits = (building?.waitsFor ?? []).length === 0 ? "" : `; it waits for ${building?.waitsFor.join(" and ")}`
+  return `step ${position} of ${steps}: ${does}${done}${waits}`
 }
 
 /** The conclusion of what provisioning came to. */
@@ -52,7 +55,7 @@ const conclusionOf = (text: string, outcome: Evolution.Result): Reconciled => {
     case "Evolving":
       return {
         ...concluded(waiting("Evolving", progressText(outcome), true), { ...status, plan: { hash: outcome.hash } }),
-        again: 0
+        again: outcome.building === undefined ? 0 : buildAgain
       }
     case "Planned": {
       const table = `${outcome.pgSchema}.${outcome.pgTable}`
@@ -108,11 +111,18 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
         approval: approvalOf(resource)
       }
       // what a rule may cost is decided here: no engine can be interrupted while it judges a record
-      const rules = ruleFaults(resource.spec).map((one) => ({ ...one, pointer: `/spec${one.pointer}` }))
+      const rules = [...ruleFaults(resource.spec), ...backfillFaults(resource.spec)].map((one) => ({
+        ...one,
+        pointer: `/spec${one.pointer}`
+      }))
       if (rules.length > 0) {
         return concluded(verdictOf(refused("Invalid", "a rule cannot be admitted", rules)), { path: text })
       }
-      const provisioned = Evolution.provision<Superseded>(world.fence, wanted, slice)
+      const provisioned = Evolution.provision<Superseded>(
+        { ...world.fence, builds: world.builds, backfill: compileBackfill },
+        wanted,
+        slice
+      )
       return yield* Effect.gen(function* () {
         const outcome = (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ?? (yield* provisioned)
         if (outcome._tag === "Applied") yield* DriftWatch.settled(world, text)
@@ -147,6 +157,7 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
         )
       )
       for (const row of rows) {
+        yield* world.builds.stop(String(row.path))
         const refusal = yield* world.fence
           .transaction((tx) => withdraw(tx, { path: String(row.path), origin, leaving: world.leaving() }))
           .pipe(

@@ -1,9 +1,10 @@
 /** The steps that a table's columns need: added, dropped, required, of another default or type. */
 import { fault } from "../domain/Fault.ts"
 import { liveColumn } from "../domain/Names.ts"
+import { backfillSql } from "./Backfill.ts"
 import { copyTrigger, isOurs, notNullCheck, successorOf } from "./Comparison.ts"
 import { type Draft, repair } from "./Draft.ts"
-import { type Finding, renderFinding } from "./Facts.ts"
+import { type Finding, none, renderFinding } from "./Facts.ts"
 import { step } from "./Plan.ts"
 import { qualified, quoteName, quoteText } from "./SqlText.ts"
 import type { WantedColumn } from "./WantedTable.ts"
@@ -39,21 +40,23 @@ export const columnSteps = (draft: Draft): void => {
   const addColumn = (column: WantedColumn) => {
     const { defaultSql, field, live, name, type } = column
     const withValue = field.required && filled
-    if (withValue && defaultSql === undefined) {
+    const computed = withValue && field.backfill !== undefined
+    if (withValue && defaultSql === undefined && !computed) {
       conflict(
         [...column.at, "required"],
-        "records are there and would have no value: give the field a default, or let it be optional"
+        "records are there and would have no value: give the field a default or a backfill, or let it be optional"
       )
       return
     }
     const quoted = quoteName(name)
-    const make = withValue
-      ? [alter(`add column ${quoted} ${type} not null default ${defaultSql}`)]
-      : [
-          alter(`add column ${quoted} ${type}${field.required ? " not null" : ""}`),
-          // set apart, so that the rows that are there stay as they are
-          ...(defaultSql === undefined ? [] : [alter(`alter column ${quoted} set default ${defaultSql}`)])
-        ]
+    const make =
+      withValue && !computed
+        ? [alter(`add column ${quoted} ${type} not null default ${defaultSql}`)]
+        : [
+            alter(`add column ${quoted} ${type}${field.required && !computed ? " not null" : ""}`),
+            // set apart, so that the rows that are there stay as they are
+            ...(defaultSql === undefined ? [] : [alter(`alter column ${quoted} set default ${defaultSql}`)])
+          ]
     const sql = [...make, ...(live === undefined ? [] : [alter(`add column ${live}`)])]
     const isIndexed = indexes.some((index) => index.fields.includes(name))
     const phase = filled && (isIndexed || withValue || live !== undefined) ? "expand" : "switch"
@@ -61,10 +64,28 @@ export const columnSteps = (draft: Draft): void => {
       step(phase, `add field ${name}`, sql, "ACCESS EXCLUSIVE", {
         rewrites: filled && live !== undefined,
         ...(filled && live !== undefined ? { estimate: rows } : {}),
-        ...(withValue ? { why: "records that are there get the default" } : {})
+        ...(computed
+          ? { why: "records that are there get what its backfill says" }
+          : withValue
+            ? { why: "records that are there get the default" }
+            : {})
       })
     )
+    if (computed) requireColumn(column, none)
   }
+
+  /** What a field's `backfill` gives to the records that have no value: the statements, and the field. */
+  const computing = (column: WantedColumn) => ({
+    sql: backfillSql(
+      wanted.table,
+      { column: column.name, type: column.type },
+      wanted.columns.flatMap((one, index) => {
+        const field = named.columns[index]?.field
+        return field === undefined || actual.columns[one.name] === undefined ? [] : [{ column: one.name, field }]
+      })
+    ),
+    computes: latest(column.name)
+  })
 
   const copyColumn = (column: WantedColumn, narrows: boolean) => {
     draft.freesColumns = true
@@ -138,37 +159,54 @@ export const columnSteps = (draft: Draft): void => {
   const requireColumn = (column: WantedColumn, nulls: Finding) => {
     const { at, defaultSql, name } = column
     const now = latest(name)
-    if (nulls.count > 0 && defaultSql === undefined) {
-      conflict([...at, "required"], `no value in ${renderFinding(nulls)}: give the field a default, or fill them first`)
+    const isAbsent = actual.columns[name] === undefined
+    const computed = column.field.backfill !== undefined && !copied.has(name)
+    if (nulls.count > 0 && defaultSql === undefined && !computed) {
+      const ways = "give the field a default or a backfill, or fill them first"
+      conflict([...at, "required"], `no value in ${renderFinding(nulls)}: ${ways}`)
       return
     }
-    const isNew = actual.columns[name]?.notNull === false
+    const isNew = isAbsent || actual.columns[name]?.notNull === false
     const check = quoteName(notNullCheck(wanted.name, now))
     const quoted = quoteName(name)
-    const fills = isNew && defaultSql !== undefined
+    const fills = isNew && (defaultSql !== undefined || computed)
+    const does = computed ? `give ${now} what its backfill says` : `give ${name} its default`
     const open = `${notNullCheck(wanted.name, now)}_n`
     if (fills) {
-      if (nulls.count > 0) {
+      const { computes, sql } = computing(column)
+      if (nulls.count > 0 || isAbsent) {
         steps.backfill.push(
           step(
             "backfill",
-            `give ${name} its default`,
-            [inBatches(wanted.table, `${quoted} is null`, `${quoted} = ${defaultSql}`)],
+            does,
+            computed ? sql : [inBatches(wanted.table, `${quoted} is null`, `${quoted} = ${defaultSql}`)],
             "ROW EXCLUSIVE",
-            { batched: true, estimate: nulls.count, why: `no value in ${renderFinding(nulls)}` }
+            {
+              batched: true,
+              ...(computed ? { computes } : {}),
+              ...(isAbsent ? estimate : { estimate: nulls.count, why: `no value in ${renderFinding(nulls)}` })
+            }
           )
         )
       }
       // until the switch records may come without a value; by this index those few are found while everybody waits
-      const column = copied.has(name) ? successorOf(name) : name
+      const filled = copied.has(name) ? successorOf(name) : name
       steps.build.push(
         step(
           "build",
           `an index of what has no ${name}`,
-          [`create index concurrently ${quoteName(open)} on ${wanted.table} (id) where ${quoteName(column)} is null`],
+          [`create index concurrently ${quoteName(open)} on ${wanted.table} (id) where ${quoteName(filled)} is null`],
           "SHARE UPDATE EXCLUSIVE",
           { concurrently: true, object: open, ...estimate }
         )
+      )
+    }
+    const shut = `lock table ${wanted.table} in access exclusive mode`
+    if (computed && fills) {
+      const { computes, sql } = computing(column)
+      steps.add.push(
+        step("switch", `${now} is written by nobody`, [shut], "ACCESS EXCLUSIVE"),
+        step("switch", `${does}, in what came meanwhile`, sql, "ACCESS EXCLUSIVE", { computes })
       )
     }
     steps.add.push(
@@ -176,17 +214,14 @@ export const columnSteps = (draft: Draft): void => {
         "switch",
         `require ${now}`,
         [
-          ...(fills
-            ? [
-                `lock table ${wanted.table} in access exclusive mode`,
-                `update ${wanted.table} set ${quoted} = ${defaultSql} where ${quoted} is null`,
-                `drop index ${qualified(wanted.schema, open)}`
-              ]
+          ...(fills && !computed
+            ? [shut, `update ${wanted.table} set ${quoted} = ${defaultSql} where ${quoted} is null`]
             : []),
+          ...(fills ? [`drop index ${qualified(wanted.schema, open)}`] : []),
           alter(`add constraint ${check} check (${quoted} is not null) not valid`)
         ],
         "ACCESS EXCLUSIVE",
-        isNew && !fills ? { needsApproval: true, why: "clients that leave it out are refused" } : {}
+        isNew && defaultSql === undefined ? { needsApproval: true, why: "clients that leave it out are refused" } : {}
       )
     )
     steps.validate.push(

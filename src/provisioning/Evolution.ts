@@ -5,14 +5,16 @@
  * Between steps the catalogue must be as the step before left it; else the plan is overtaken and another is made. Locks that
  * do not come are given up quickly, because whoever comes behind a waiting ALTER TABLE waits too; the caller tries again.
  */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Option } from "effect"
 import { chainOf, formatPath, rolesOf } from "../domain/Names.ts"
-import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
+import { pathOfDefinition, type SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { type SqlResult, type Statement, statement } from "../postgres/Statement.ts"
+import * as Backfill from "./Backfill.ts"
+import * as Builds from "./Builds.ts"
 import * as Catalogue from "./Catalogue.ts"
 import { lockDomain } from "./Names.ts"
 import { actorOf } from "./Origin.ts"
@@ -29,6 +31,10 @@ export interface Runner<X = never> {
     f: (query: (statement: Statement) => Effect.Effect<SqlResult, DatabaseFailure>) => Effect.Effect<A, E>,
     options: { readonly within: number }
   ) => Effect.Effect<A, E | DatabaseFailure>
+  /** Where index builds go on; in place without. */
+  readonly builds?: Builds.Builds | undefined
+  /** What computes a field's `backfill`; without, a plan that needs it comes to its end there. */
+  readonly backfill?: ((spec: SchemaDefinitionSpec, field: string) => Backfill.Compute) | undefined
 }
 
 /** A plan that is being carried out whose next step comes with a later look. */
@@ -45,6 +51,8 @@ export interface Evolving {
   /** Rows that the step has done, of about how many. */
   readonly rows: number
   readonly estimate: number | undefined
+  /** An index is being built meanwhile, which looking again does not hasten; and whose transactions it waits for. */
+  readonly building?: { readonly waitsFor: ReadonlyArray<string> } | undefined
 }
 
 /** Records contradict what a step was to prove. */
@@ -66,6 +74,7 @@ const longestBuild = 6 * 60 * 60_000
 interface Work {
   readonly wanted: Provision.WantedDefinition
   readonly planned: Provision.Planned
+  readonly compute: (field: string) => Backfill.Compute
   /** The step that is tried: told when it fails, and its transaction with it. */
   trying: StoredStep | undefined
 }
@@ -134,9 +143,7 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
     return { _tag: "Build", step: next } satisfies Turn
   }
   if (next.batched) {
-    const { rows } = yield* asOwner(tx, pgSchema, (owner) => owner.query(statement(next.sql, [next.after, batchRows])))
-    const count = Number(rows[0]?.rows ?? 0)
-    const last = rows[0]?.last
+    const { count, last } = yield* asOwner(tx, pgSchema, (owner) => oneBatch(owner, work, next))
     if (typeof last === "string") yield* PlanStore.progress(tx, id, next.position, last, count)
     if (count < batchRows) {
       yield* PlanStore.mark(tx, id, [next.position], "Done")
@@ -153,8 +160,7 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
   // what is served changes with everything that belongs to it
   const together =
     next.phase === "switch" ? steps.filter((one) => one.phase === "switch" && one.state !== "Done") : [next]
-  const statements = together.map((one) => one.sql).filter((sql) => sql !== "")
-  if (statements.length > 0) yield* asOwner(tx, pgSchema, (owner) => owner.query(inOneBlock(statements)))
+  yield* asOwner(tx, pgSchema, (owner) => carryOut(owner, work, together))
   if (next.phase === "switch") {
     const { rows } = yield* tx.query(statement("select id from platform.schema_defs where path = $1", [path]))
     yield* Provision.serve(tx, wanted, Number(rows[0]?.id), yield* foreignKeysOf(tx, work))
@@ -173,6 +179,36 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
     does: together.map((one) => one.does).slice(0, 100)
   })
   return { _tag: "Went", step: next } satisfies Turn
+})
+
+/** One batch of a step: how many rows it was, and the last of them. */
+const oneBatch = Effect.fnUntraced(function* (owner: Tx, { compute }: Work, { after, computes, sql }: StoredStep) {
+  if (computes !== undefined) {
+    const { last, rows } = yield* Backfill.batch(owner, sql, compute(computes), after, batchRows)
+    return { count: rows, last }
+  }
+  const { rows } = yield* owner.query(statement(sql, [after, batchRows]))
+  return { count: Number(rows[0]?.rows ?? 0), last: rows[0]?.last }
+})
+
+/** Steps in their order, as few statements as it takes: what is computed stands between those before and behind it. */
+const carryOut = Effect.fnUntraced(function* (owner: Tx, work: Work, steps: ReadonlyArray<StoredStep>) {
+  let statements: Array<string> = []
+  const flush = Effect.suspend(() => {
+    const block = statements
+    statements = []
+    return block.length === 0 ? Effect.void : owner.query(inOneBlock(block))
+  })
+  for (const one of steps) {
+    if (one.computes === undefined) {
+      if (one.sql !== "") statements.push(one.sql)
+      continue
+    }
+    yield* flush
+    work.trying = one
+    yield* Backfill.all(owner, one.sql, work.compute(one.computes), batchRows)
+  }
+  yield* flush
 })
 
 /** The ref fields whose foreign keys are in the table. */
@@ -231,10 +267,13 @@ const evolving = ({ planned }: Work, step: StoredStep): Evolving => ({
 const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, until: number) {
   const { planned, wanted } = work
   let built: StoredStep | undefined
-  const contradicted = (error: DatabaseFailure | X) =>
+  const contradicted = (error: DatabaseFailure | Backfill.BackfillErred | X) =>
     Effect.gen(function* () {
-      if (!isFailure(error) || !isContradicted(error)) return yield* Effect.fail(error)
-      const message = `records that are there contradict it: ${work.trying?.does ?? "a step"}`
+      const erred = error instanceof Backfill.BackfillErred ? `: ${error.message}` : ""
+      if (!(error instanceof Backfill.BackfillErred) && (!isFailure(error) || !isContradicted(error))) {
+        return yield* Effect.fail(error)
+      }
+      const message = `records that are there contradict it: ${work.trying?.does ?? "a step"}${erred}`
       yield* runner.transaction((tx) =>
         Effect.gen(function* () {
           yield* PlanStore.end(tx, planned.id, "Conflict", message)
@@ -269,9 +308,15 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
       } satisfies Provision.Outcome
     }
     if (one._tag === "Build") {
-      const there: boolean | Conflicting = yield* build(runner, work, one.step).pipe(Effect.catch(contradicted))
-      if (typeof there !== "boolean") return there
-      if (!there) return evolving(work, one.step)
+      const key = `${Provision.wantedHash(wanted.spec)}/${planned.id}/${one.step.position}`
+      const there: Option.Option<boolean> | Conflicting = yield* (runner.builds ?? Builds.inPlace)
+        .go(planned.path, key, build(runner, work, one.step), until)
+        .pipe(Effect.catch(contradicted))
+      if ("path" in there) return there
+      if (Option.isNone(there) || !there.value) {
+        const waitsFor = yield* runner.transaction((tx) => Builds.waitsFor(tx, planned.pgSchema, planned.pgTable))
+        return { ...evolving(work, one.step), building: { waitsFor } }
+      }
       built = one.step
     }
     if (built === undefined && (yield* Clock.currentTimeMillis) >= until) return evolving(work, one.step)
@@ -291,10 +336,19 @@ export const provision = Effect.fn("Evolution.provision")(function* <X>(
   budget: number = Number.POSITIVE_INFINITY
 ): Effect.fn.Return<Result, DatabaseFailure | ProvisionRefused | X> {
   const until = (yield* Clock.currentTimeMillis) + budget
+  yield* runner.builds?.stop(formatPath(pathOfDefinition(wanted.spec)), `${Provision.wantedHash(wanted.spec)}/`) ??
+    Effect.void
   for (;;) {
     const outcome = yield* runner.transaction((tx) => Provision.apply(tx, wanted))
     if (outcome._tag !== "Planned" || outcome.state === "Waiting") return outcome
-    const result = yield* carryOn(runner, { wanted, planned: outcome, trying: undefined }, until)
+    const compute = runner.backfill ?? (() => () => ({ error: "nothing computes it here" }))
+    const work = {
+      wanted,
+      planned: outcome,
+      compute: (field: string) => compute(wanted.spec, field),
+      trying: undefined
+    }
+    const result = yield* carryOn(runner, work, until)
     // what it has become is judged anew
     if (result._tag !== "Overtaken") return result
   }

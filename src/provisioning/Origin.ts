@@ -9,6 +9,8 @@ export interface Origin {
   readonly name: string
   readonly uid?: string | undefined
   readonly generation?: number | undefined
+  /** The source whose row it may take over (`velocity.sh/adopt`). */
+  readonly adopts?: string | undefined
 }
 
 type Row = Readonly<Record<string, unknown>>
@@ -18,7 +20,11 @@ export const foreignOrigin = (row: Row, origin: Origin, path: string): Provision
   const { name, namespace, source } = row
   if (typeof source !== "string") return undefined
   if (source !== origin.source) {
-    return refused("NotAdopted", `${path} belongs to the source ${source}; this is ${origin.source}`)
+    if (source === origin.adopts) return undefined
+    return refused(
+      "NotAdopted",
+      `${path} belongs to the source ${source}; this is ${origin.source}: velocity.sh/adopt: ${source} takes it over`
+    )
   }
   if (namespace !== origin.namespace || name !== origin.name) {
     return refused("PathConflict", `${path} is kept by ${namespace}/${name}`)

@@ -32,6 +32,8 @@ export interface Step {
   /** Outside transactions. */
   readonly concurrently: boolean
   readonly batched: boolean
+  /** The field whose values we compute: the first statement reads a batch of records, the second writes what they get. */
+  readonly computes?: string | undefined
   /** It puts right what somebody did by hand, and touches no record and no promise of the definition. */
   readonly repairs: boolean
   /** The index that it builds. */

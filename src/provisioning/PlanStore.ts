@@ -104,10 +104,10 @@ export const insert = Effect.fnUntraced(function* (
   const id = String(rows[0]?.id)
   yield* tx.query(
     statement(
-      `insert into platform.plan_steps (plan_id, position, phase, does, sql, lock, rewrites, loses_data, needs_approval, is_concurrent, batched, object, estimate, why)
+      `insert into platform.plan_steps (plan_id, position, phase, does, sql, lock, rewrites, loses_data, needs_approval, is_concurrent, batched, object, estimate, why, computes)
        select $1::uuid, s.position, s.step ->> 'phase', s.step ->> 'does', s.step ->> 'sql', s.step ->> 'lock', (s.step ->> 'rewrites')::boolean,
          (s.step ->> 'losesData')::boolean, (s.step ->> 'needsApproval')::boolean, (s.step ->> 'concurrently')::boolean,
-         (s.step ->> 'batched')::boolean, s.step ->> 'object', (s.step ->> 'estimate')::int8, s.step ->> 'why'
+         (s.step ->> 'batched')::boolean, s.step ->> 'object', (s.step ->> 'estimate')::int8, s.step ->> 'why', s.step ->> 'computes'
        from jsonb_array_elements($2::jsonb) with ordinality as s(step, position)`,
       [id, JSON.stringify(plan.steps)]
     )
@@ -119,7 +119,7 @@ export const steps = (tx: Tx, id: string): Effect.Effect<ReadonlyArray<StoredSte
   Effect.map(
     tx.query(
       statement(
-        `select position, phase, does, sql, lock, rewrites, loses_data, needs_approval, is_concurrent, batched, object,
+        `select position, phase, does, sql, lock, rewrites, loses_data, needs_approval, is_concurrent, batched, computes, object,
            estimate::text as estimate, why, state, coalesce(after::text, '00000000-0000-0000-0000-000000000000') as after, rows_done::text as rows_done
          from platform.plan_steps where plan_id = $1::uuid order by position`,
         [id]
@@ -139,6 +139,7 @@ export const steps = (tx: Tx, id: string): Effect.Effect<ReadonlyArray<StoredSte
           concurrently: row.is_concurrent === true,
           batched: row.batched === true,
           repairs: false,
+          computes: textOf(row.computes),
           object: textOf(row.object),
           estimate: row.estimate === null ? undefined : Number(row.estimate),
           why: textOf(row.why),

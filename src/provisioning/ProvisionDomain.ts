@@ -169,3 +169,24 @@ export const applyDomain = Effect.fn("Provision.applyDomain")(function* (tx: Tx,
   })
   return { _tag: "Applied", chain, pgSchema: schema } satisfies DomainOutcome
 })
+
+/** Ends believing anybody in a domain whose resource is gone; its data and its names stay. */
+export const withdrawDomain = Effect.fn("Provision.withdrawDomain")(function* (tx: Tx, origin: Origin) {
+  const { rows } = yield* tx.query(
+    statement(
+      `update platform.domains set auth_strategy = null, spec = null, spec_hash = null, updated_at = now()
+       where source = $1 and namespace = $2 and name = $3 and spec is not null returning chain`,
+      [origin.source, origin.namespace, origin.name]
+    )
+  )
+  for (const row of rows) {
+    const gone = String(row.chain)
+    yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`domain:${gone}`]))
+    yield* AuditChain.insert(tx, {
+      chain: gone,
+      actor: actorOf(origin),
+      action: "operator.domain.withdraw",
+      outcome: "ok"
+    })
+  }
+})

@@ -122,7 +122,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
               ...("notes" in result ? result.notes : []),
               ...(result._tag === "Conflicting" ? [result.message] : [])
             )
-            expect((yield* provision(spec))._tag).toBe("Unchanged")
+            expect((yield* provision(spec))._tag).toBe(result._tag === "Conflicting" ? "Planned" : "Unchanged")
           } else {
             text.push(asked._tag)
           }

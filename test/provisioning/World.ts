@@ -10,6 +10,7 @@ import type { Origin } from "../../src/provisioning/Origin.ts"
 import { applyDomain } from "../../src/provisioning/ProvisionDomain.ts"
 import { ProvisionRefused } from "../../src/provisioning/ProvisionRefused.ts"
 import { withdraw } from "../../src/provisioning/Withdrawal.ts"
+import { compileBackfill } from "../../src/records/type/Rules.ts"
 import { Database, query } from "../support/Database.ts"
 
 /** `shop/eu` of an org, with the roles that most tests need. */
@@ -52,7 +53,7 @@ export const makeWorld = Effect.gen(function* () {
         authStrategy: undefined
       })
     )
-  const runner: Evolution.Runner = { transaction: sql.transaction, alone: sql.alone }
+  const runner: Evolution.Runner = { transaction: sql.transaction, alone: sql.alone, backfill: compileBackfill }
   /** As far as it comes: a plan that waits is an answer. A lock that does not come is waited for again. */
   const provision = (spec: SchemaDefinitionSpec, approved?: string, origin = originOf(spec.object)) =>
     Evolution.provision(runner, {

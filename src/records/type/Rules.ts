@@ -10,13 +10,15 @@
  * A rule that errs refuses the write (422 `rule_error`). Its cost is bounded when it is compiled (`RuleCost`).
  */
 import { type CelInput, CelScalar, celEnv, celFunc, isCelError, parse, plan } from "@bufbuild/cel"
-import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt"
+import { isReflectMessage } from "@bufbuild/protobuf/reflect"
+import { type Timestamp, TimestampSchema, timestampFromMs } from "@bufbuild/protobuf/wkt"
 import { compareDecimals, decimalText, ExactNumber, type ExactValue } from "../../domain/ExactJson.ts"
 import { type Fault, fault } from "../../domain/Fault.ts"
 import type { Field } from "../../domain/Field.ts"
 import { own } from "../../domain/Own.ts"
 import { type Problem, problem } from "../../domain/Problem.ts"
 import type { SchemaDefinitionSpec } from "../../domain/SchemaDefinition.ts"
+import { fieldCheck } from "./FieldCheck.ts"
 import type { Values } from "./InputDecoder.ts"
 import { costLimit, type Expr, factsOf, largestJson, longestText } from "./RuleCost.ts"
 
@@ -127,6 +129,68 @@ export const ruleFaults = (spec: SchemaDefinitionSpec): ReadonlyArray<Fault> => 
       ? unknown
       : [...unknown, fault(at, "rule_cost", `could cost ${facts.cost} steps; at most ${costLimit} are allowed`)]
   })
+}
+
+/** The same of what a field's `backfill` says. */
+export const backfillFaults = (spec: SchemaDefinitionSpec): ReadonlyArray<Fault> => {
+  const fields = fieldsOf(spec)
+  return spec.fields.flatMap(({ backfill }, index) => {
+    if (backfill === undefined) return []
+    const at = ["fields", index, "backfill"]
+    const outcome = parsed(backfill)
+    if ("error" in outcome) return [fault(at, "backfill", `does not parse: ${outcome.error}`)]
+    const facts = factsOf(outcome.expr, fields)
+    return [
+      ...[...new Set(facts.unknown)].map((words) => fault(at, "backfill", words)),
+      ...(facts.old === undefined || facts.old.size > 0 ? [fault(at, "backfill", "there is no old record")] : []),
+      ...(facts.cost > costLimit
+        ? [fault(at, "backfill", `could cost ${facts.cost} steps; at most ${costLimit} are allowed`)]
+        : [])
+    ]
+  })
+}
+
+/** What a field gets in a record that has no value for it, as JSON; or why it gets nothing. Never quotes a value. */
+export type Backfill = (self: Values, now: number) => { readonly value: ExactValue } | { readonly error: string }
+
+/** Compiles the `backfill` of a field of an admitted definition. */
+export const compileBackfill = (spec: SchemaDefinitionSpec, name: string): Backfill => {
+  const field = spec.fields.find((one) => one.name === name)
+  const outcome = parsed(field?.backfill ?? "")
+  if (field === undefined || "error" in outcome) return () => ({ error: "its backfill does not parse" })
+  const { self } = factsOf(outcome.expr, fieldsOf(spec))
+  const seen = spec.fields.filter((one) => self === undefined || self.has(one.name))
+  const evaluate = plan(env, outcome.expr) as Compiled["evaluate"]
+  const check = fieldCheck(field)
+  return (row, now) => {
+    try {
+      const result = evaluate({
+        self: rowOf(seen, row),
+        old: new Map(),
+        now: timestampFromMs(now),
+        actor: "operator"
+      })
+      if (isCelError(result)) return { error: "it errs" }
+      const value = exactOf(field, result)
+      if (value === undefined) return { error: `it gives no ${field.type}` }
+      const { faults, value: checked } = check(value, [name])
+      return faults.length === 0 ? { value: checked } : { error: faults.map((one) => one.detail).join("; ") }
+    } catch (cause) {
+      return { error: cause instanceof TooLarge ? cause.message : "it errs" }
+    }
+  }
+}
+
+/** What CEL gave, as the JSON value of a field; undefined where it gave something else. */
+const exactOf = (field: Field, result: unknown): ExactValue | undefined => {
+  if (typeof result === "bigint") return new ExactNumber(result.toString())
+  if (typeof result === "boolean") return result
+  if (typeof result === "string") return field.type === "number" ? new ExactNumber(decimal(result)) : result
+  if (result instanceof Uint8Array) return Buffer.from(result).toString("base64")
+  if (field.type !== "timestamp" || !isReflectMessage(result, TimestampSchema)) return undefined
+  const instant = result.message as Timestamp
+  const whole = new Date(Number(instant.seconds) * 1000).toISOString().slice(0, 19)
+  return `${whole}.${String(Math.floor(instant.nanos / 1000)).padStart(6, "0")}Z`
 }
 
 /** Compiles the rules of an admitted definition. A rule that was not admitted after all errs at every write. */

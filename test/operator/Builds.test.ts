@@ -1,0 +1,172 @@
+/**
+ * An index that is built waits for every older snapshot of the server, which may be hours: whose transaction it waits for
+ * stands in the status, and the operator looks after other resources meanwhile.
+ */
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { it } from "@effect/vitest"
+import { ConfigProvider, Duration, Effect, Layer, Schedule, Scope } from "effect"
+import { describe, expect } from "vitest"
+import * as Operator from "../../src/operator/Operator.ts"
+import { OperatorStatus } from "../../src/operator/OperatorStatus.ts"
+import { configOf, connect, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+
+const manifest = (kind: string, namespace: string | undefined, name: string, spec: object) =>
+  JSON.stringify({ apiVersion: "velocity.sh/v1", kind, metadata: { name, ...(namespace && { namespace }) }, spec })
+
+const definition = (org: string, object: string, fields: ReadonlyArray<object>) =>
+  manifest("SchemaDefinition", `${org}-shop-eu`, object, {
+    org,
+    app: "shop",
+    domain: "eu",
+    object,
+    version: "v1",
+    fields,
+    access: { roles: [{ role: "buyer", operations: ["create", "read"] }] }
+  })
+
+const a = { name: "a", type: "string" }
+
+/** An operator on a folder that holds a definition with ten records; what its status says, and how to change it. */
+const world = Effect.gen(function* () {
+  const database: TestDatabase = yield* freshDatabase
+  const { org } = database
+  const folder = yield* Effect.acquireRelease(
+    Effect.promise(() => mkdtemp(join(tmpdir(), "velocity-builds-"))),
+    (made) => Effect.promise(() => rm(made, { recursive: true, force: true }))
+  )
+  const write = (name: string, text: string) => Effect.promise(() => writeFile(join(folder, name), text))
+  const spec = { org, app: "shop" }
+  yield* write(
+    "parents.yaml",
+    [
+      manifest("Organisation", undefined, org, { org }),
+      manifest("Application", org, "shop", spec),
+      manifest("Domain", `${org}-shop`, "eu", { ...spec, domain: "eu" })
+    ].join("\n---\n")
+  )
+  yield* write("thing.yaml", definition(org, "thing", [a]))
+  const context = yield* Layer.buildWithScope(
+    Operator.layerWithSql({ manifests: folder, quiet: Duration.zero }).pipe(
+      Layer.provide(ConfigProvider.layer(configOf(database)))
+    ),
+    yield* Scope.Scope
+  )
+  const status = yield* OperatorStatus.pipe(Effect.provide(context))
+  yield* status.settled
+  const table = `${org}_shop_eu.thing_v1`
+  const look = (sql: string, params: ReadonlyArray<unknown> = []) => query(database.superuserUrl, sql, params)
+  yield* look(
+    `insert into ${table} (id, created_at, created_by, updated_at, updated_by, a)
+     select gen_random_uuid(), now(), 'x', now(), 'x', 'a' || n from generate_series(1, 10) n`
+  )
+  const said = (object: string) =>
+    Effect.sync(() => {
+      const state = status.resources().find((one) => one.identity.endsWith(`/${object}`))
+      const ready = state?.conditions.find((one) => one.type === "Ready")
+      return `${ready?.reason}: ${ready?.message}`
+    })
+  const until = (object: string, words: string) =>
+    Effect.repeat(said(object), {
+      until: (text) => text.includes(words),
+      schedule: Schedule.spaced("20 millis")
+    })
+  /** A transaction with a snapshot, as an export has one. */
+  const exporter = yield* connect(database.apiUrl)
+  yield* exporter.query("set application_name = 'an export'")
+  yield* exporter.query("begin isolation level repeatable read")
+  const [own] = (yield* exporter.query("select pg_backend_pid()::int4 as pid")).rows
+  return { database, org, table, look, write, until, exporter, pid: Number(own?.pid) }
+})
+
+describe("an index that waits for an older snapshot", () => {
+  it.live("names the pid in the status, and keeps nobody waiting", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { exporter, look, org, pid, table, until, write } = yield* world
+        yield* write("thing.yaml", definition(org, "thing", [{ ...a, indexed: true }]))
+        const waiting = yield* until("thing", "waits for")
+        expect(waiting).toBe(
+          `Evolving: step 1 of 2: index a; it waits for the transaction of pid ${pid} (velocity_api, an export)`
+        )
+        // another resource has its turn, and is served
+        yield* write("other.yaml", definition(org, "other", [a]))
+        yield* until("other", "Provisioned: ")
+        expect(yield* until("thing", "waits for")).toBe(waiting)
+        yield* exporter.query("rollback")
+        yield* until("thing", "Provisioned: ")
+        const indexes = yield* look(
+          `select i.indisvalid as valid from pg_index i join pg_class c on c.oid = i.indexrelid where i.indrelid = '${table}'::regclass and c.relname like 'ix\\_%'`
+        )
+        expect(indexes).toEqual([{ valid: true }])
+      })
+    )
+  )
+
+  it.live("says of records that contradict it what it would have said in place", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { database, exporter, org, table, until, write } = yield* world
+        yield* exporter.query("rollback")
+        // a second record with the first one's value, which nobody sees yet and the build waits for
+        const writer = yield* connect(database.superuserUrl)
+        yield* writer.query("begin")
+        yield* writer.query(
+          `insert into ${table} (id, created_at, created_by, updated_at, updated_by, a)
+           values (gen_random_uuid(), now(), 'x', now(), 'x', 'a1')`
+        )
+        yield* write("thing.yaml", definition(org, "thing", [{ ...a, unique: true }]))
+        yield* until("thing", "unique a; it waits for")
+        yield* writer.query("commit")
+        expect(yield* until("thing", "DataConflict: ")).toContain("records that are there contradict it: unique a")
+      })
+    )
+  )
+
+  it.live("leaves connections for everything else, however many wait", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { exporter, look, org, until, write } = yield* world
+        const objects = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+        for (const object of objects) yield* write(`${object}.yaml`, definition(org, object, [a]))
+        for (const object of objects) {
+          yield* until(object, "Provisioned: ")
+          yield* look(
+            `insert into ${org}_shop_eu.${object}_v1 (id, created_at, created_by, updated_at, updated_by, a)
+             values (gen_random_uuid(), now(), 'x', now(), 'x', 'a')`
+          )
+        }
+        for (const object of objects) yield* write(`${object}.yaml`, definition(org, object, [{ ...a, indexed: true }]))
+        for (const object of objects) yield* until(object, "Evolving: step 1 of 2")
+        const building = yield* look(
+          "select count(*)::int4 as n from pg_stat_progress_create_index where datname = current_database()"
+        )
+        expect(building).toEqual([{ n: 3 }])
+        yield* write("other.yaml", definition(org, "other", [a]))
+        yield* until("other", "Provisioned: ")
+        yield* exporter.query("rollback")
+        for (const object of objects) yield* until(object, "Provisioned: ")
+      })
+    )
+  )
+
+  it.live("is given up when its definition is changed", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { exporter, look, org, table, until, write } = yield* world
+        yield* write("thing.yaml", definition(org, "thing", [{ ...a, indexed: true }]))
+        yield* until("thing", "waits for")
+        yield* write("thing.yaml", definition(org, "thing", [a]))
+        yield* until("thing", "Provisioned: ")
+        const building = yield* look("select pid from pg_stat_progress_create_index where datname = current_database()")
+        expect(building).toEqual([])
+        yield* exporter.query("rollback")
+        const invalid = yield* look(
+          `select 1 as one from pg_index where indrelid = '${table}'::regclass and not indisvalid`
+        )
+        expect(invalid).toEqual([])
+      })
+    )
+  )
+})

@@ -1,0 +1,272 @@
+/**
+ * Orphans: what a complete list of its source lacks and nobody was seen to delete is served on, told by `velocity orphan
+ * list`, and ended by a person: `release` loses no record, `drop` loses them all and frees the name.
+ */
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { it } from "@effect/vitest"
+import { ConfigProvider, Duration, Effect, Layer, Schema, Scope } from "effect"
+import { describe, expect } from "vitest"
+import { SchemaDefinitionSpec } from "../../src/domain/SchemaDefinition.ts"
+import * as Controller from "../../src/operator/Controller.ts"
+import { Fence } from "../../src/operator/Fence.ts"
+import * as Operator from "../../src/operator/Operator.ts"
+import { OperatorStatus } from "../../src/operator/OperatorStatus.ts"
+import type { Source } from "../../src/operator/Source.ts"
+import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
+import * as Evolution from "../../src/provisioning/Evolution.ts"
+import { run } from "../cli/Run.ts"
+import { configOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+
+const config = (database: TestDatabase) => ConfigProvider.layer(configOf(database))
+
+const manifest = (kind: string, namespace: string | undefined, name: string, spec: object) =>
+  JSON.stringify({ apiVersion: "velocity.sh/v1", kind, metadata: { name, ...(namespace && { namespace }) }, spec })
+
+const specOf = (org: string, object: string, fields: ReadonlyArray<object>) => ({
+  org,
+  app: "shop",
+  domain: "eu",
+  object,
+  version: "v1",
+  fields,
+  access: { roles: [{ role: "buyer", operations: ["create", "read"] }] }
+})
+
+const a = { name: "a", type: "string" }
+
+/** A domain with `thing`, `other` and `child`, which refers to `other`; three records in `thing`. Its operator has ended. */
+const world = Effect.gen(function* () {
+  const database = yield* freshDatabase
+  const { org } = database
+  const folder = yield* Effect.acquireRelease(
+    Effect.promise(() => mkdtemp(join(tmpdir(), "velocity-orphans-"))),
+    (made) => Effect.promise(() => rm(made, { recursive: true, force: true }))
+  )
+  const namespace = `${org}-shop-eu`
+  const child = { name: "up", type: "ref", ref: { object: "other", version: "v1" } }
+  const definitions = [specOf(org, "thing", [a]), specOf(org, "other", [a]), specOf(org, "child", [child])]
+  const all = [
+    manifest("Organisation", undefined, org, { org }),
+    manifest("Application", org, "shop", { org, app: "shop" }),
+    manifest("Domain", `${org}-shop`, "eu", { org, app: "shop", domain: "eu" }),
+    ...definitions.map((spec) => manifest("SchemaDefinition", namespace, spec.object, spec))
+  ]
+  yield* Effect.promise(() => writeFile(join(folder, "all.yaml"), all.join("\n---\n")))
+  /** The operator on the folder, until it has looked at everything once. */
+  const reconciled = Effect.scoped(
+    Effect.gen(function* () {
+      const layer = Operator.layerWithSql({ manifests: folder, quiet: Duration.zero }).pipe(
+        Layer.provide(config(database))
+      )
+      const context = yield* Layer.buildWithScope(layer, yield* Scope.Scope)
+      const status = yield* OperatorStatus.pipe(Effect.provide(context))
+      yield* status.settled
+      yield* status.look
+    })
+  )
+  /** An operator whose source has a complete list, without any of what is known. */
+  const forsaken = Effect.scoped(
+    Effect.gen(function* () {
+      const empty = (known: ReadonlyArray<string>) => {
+        let told = false
+        return Effect.succeed<Source>({
+          wait: Effect.never,
+          read: Effect.sync(() => {
+            if (told) return undefined
+            told = true
+            return { resources: new Map(), problems: [], spoiled: new Map(), deleted: [], vanished: known }
+          })
+        })
+      }
+      const status = yield* Controller.make({ source: empty, fallbackStrategy: undefined, keyEnvironment: "test" })
+      yield* status.settled
+    })
+  ).pipe(
+    Effect.provide(
+      Fence.layerOf({ holder: "tests", source: "folder" }).pipe(
+        Layer.provideMerge(OperatorSql.layer),
+        Layer.provide(config(database))
+      )
+    )
+  )
+  const look = (sql: string, params: ReadonlyArray<unknown> = []) => query(database.superuserUrl, sql, params)
+  yield* reconciled
+  yield* look(
+    `insert into ${org}_shop_eu.thing_v1 (id, created_at, created_by, updated_at, updated_by, a)
+     select gen_random_uuid(), now(), 'x', now(), 'x', 'a' || n from generate_series(1, 3) n`
+  )
+  const velocity = (...args: ReadonlyArray<string>) =>
+    Effect.promise(() => run(["orphan", ...args], { VELOCITY_OPERATOR_DATABASE_URL: database.operatorUrl }))
+  const listed = Effect.map(velocity("list", "-o", "json"), ({ out }) =>
+    (JSON.parse(out) as ReadonlyArray<{ readonly path: string }>).map((one) => one.path.replace(`${org}/shop/eu`, "P"))
+  )
+  const entries = Effect.map(
+    look(
+      "select action, schema_path as path from platform.audit_log where action like 'operator.orphan.%' and actor like 'cli/%' order by occurred_at"
+    ),
+    (rows) => rows.map((row) => `${row.action} ${String(row.path ?? "").split("/")[3] ?? ""}`.trim())
+  )
+  const records = (object: string) =>
+    Effect.map(look(`select count(*)::int4 as n from ${org}_shop_eu.${object}_v1`), (rows) => rows[0]?.n)
+  const path = (object: string) => `${org}/shop/eu/${object}/v1`
+  return { database, org, reconciled, forsaken, look, velocity, listed, entries, records, path }
+})
+
+describe("orphans", () => {
+  it.live("are listed with what they have, and are none when they are back", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { database, forsaken, listed, look, org, reconciled, velocity } = yield* world
+        expect((yield* velocity("list")).out).toBe("no orphans\n")
+        yield* forsaken
+        expect(yield* listed).toEqual(["P/child/v1", "P/other/v1", "P/thing/v1", "P"])
+        expect((yield* velocity("list")).out).toMatch(
+          new RegExp(
+            `SchemaDefinition  ${org}/shop/eu/thing/v1 +${org}-shop-eu/thing +${org}_shop_eu.thing_v1 +~\\d+`,
+            "u"
+          )
+        )
+        const doctor = yield* Effect.promise(() =>
+          run(["doctor"], {
+            VELOCITY_API_DATABASE_URL: database.apiUrl,
+            VELOCITY_OPERATOR_DATABASE_URL: database.operatorUrl
+          })
+        )
+        expect(doctor.out).toContain(`velocity orphan release ${org}/shop/eu/thing/v1`)
+        // they are served on
+        const [served] = yield* look(
+          "select count(*)::int4 as n from platform.schema_defs where serving is not null and chain = $1",
+          [`${org}/shop/eu`]
+        )
+        expect(served).toEqual({ n: 3 })
+        // looked at again, nothing is said twice
+        const versions = look("select xmin::text as version from platform.resource_status order by kind, name")
+        const before = yield* versions
+        yield* forsaken
+        expect(yield* versions).toEqual(before)
+        yield* reconciled
+        expect(yield* listed).toEqual([])
+      })
+    )
+  )
+
+  it.live("are released without losing a record, and taken up again", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { entries, forsaken, listed, look, org, path, reconciled, records, velocity } = yield* world
+        expect(yield* velocity("release", path("thing"))).toMatchObject({
+          code: 1,
+          err: expect.stringContaining("is no orphan")
+        })
+        yield* forsaken
+        // what others stand on waits for them
+        expect(yield* velocity("release", path("other"))).toMatchObject({
+          code: 1,
+          err: expect.stringContaining(`${path("child")} refer to it`)
+        })
+        expect(yield* velocity("release", `${org}/shop/eu`)).toMatchObject({
+          code: 1,
+          err: expect.stringContaining(`${org}/shop/eu has ${path("child")}, ${path("other")}, ${path("thing")}`)
+        })
+        expect(yield* velocity("release", path("thing"))).toMatchObject({
+          code: 0,
+          out: `${path("thing")} is served no longer; ${org}_shop_eu.thing_v1 stays, with its records\n`
+        })
+        expect(yield* listed).toEqual(["P/child/v1", "P/other/v1", "P"])
+        const [row] = yield* look("select serving, state from platform.schema_defs where path = $1", [path("thing")])
+        expect(row).toEqual({ serving: null, state: "Withdrawn" })
+        expect(yield* records("thing")).toBe(3)
+        for (const one of [path("child"), path("other"), `${org}/shop/eu`]) {
+          expect((yield* velocity("release", one)).code).toBe(0)
+        }
+        expect(yield* listed).toEqual([])
+        expect(yield* entries).toEqual([
+          "operator.orphan.release thing",
+          "operator.orphan.release child",
+          "operator.orphan.release other",
+          "operator.orphan.release"
+        ])
+        yield* reconciled
+        const [again] = yield* look("select state from platform.schema_defs where path = $1", [path("thing")])
+        expect(again).toEqual({ state: "Serving" })
+        expect(yield* records("thing")).toBe(3)
+      })
+    )
+  )
+
+  it.live("are dropped with every record, by who says so, and their name is free", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { entries, forsaken, look, org, path, reconciled, records, velocity } = yield* world
+        yield* forsaken
+        const storage = look("select storage_id from platform.schema_defs where path = $1", [path("thing")])
+        const before = yield* storage
+        expect(yield* velocity("drop", path("thing"))).toMatchObject({
+          code: 1,
+          err: expect.stringContaining("every record of")
+        })
+        expect(yield* velocity("drop", path("other"), "--yes")).toMatchObject({
+          code: 1,
+          err: expect.stringContaining("child_v1 refer to its records")
+        })
+        expect(yield* velocity("drop", `${org}/shop/eu`, "--yes")).toMatchObject({ code: 1 })
+        const [hold] = yield* look(
+          "insert into platform.legal_holds (chain, reason, placed_by) values ($1, 'a case', 'x') returning id::text as id",
+          [`${org}/shop/eu`]
+        )
+        expect(yield* velocity("drop", path("thing"), "--yes")).toMatchObject({
+          code: 1,
+          err: expect.stringContaining("legal hold: a case")
+        })
+        expect(yield* records("thing")).toBe(3)
+        yield* look("update platform.legal_holds set lifted_by = 'x', lifted_at = now() where id = $1::uuid", [
+          hold?.id
+        ])
+        expect((yield* velocity("drop", path("thing"), "--yes")).code).toBe(0)
+        const there = look(
+          `select (select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = '${org}_shop_eu' and c.relname like 'thing%')::int4 as relations,
+             (select count(*) from platform.names where path = $1)::int4 as names`,
+          [path("thing")]
+        )
+        expect(yield* there).toEqual([{ relations: 0, names: 0 }])
+        expect(yield* entries).toEqual(["operator.orphan.drop thing"])
+        // what comes to the path later has neither its records nor its history
+        yield* reconciled
+        expect(yield* records("thing")).toBe(0)
+        expect(yield* storage).not.toEqual(before)
+      })
+    )
+  )
+
+  it.live("of another source are taken over by who names that source, and by nobody else", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { database, org, look, path } = yield* world
+        const provision = (adopts?: string) =>
+          Effect.gen(function* () {
+            const sql = yield* OperatorSql
+            return yield* Evolution.provision(
+              { transaction: sql.transaction, alone: sql.alone },
+              {
+                spec: Schema.decodeUnknownSync(SchemaDefinitionSpec)(specOf(org, "thing", [a])),
+                origin: { source: "cluster-2", namespace: "elsewhere", name: "thing", adopts }
+              }
+            )
+          }).pipe(Effect.provide(OperatorSql.layer.pipe(Layer.provide(config(database)))))
+        for (const adopts of [undefined, "cluster-3"]) {
+          expect(yield* Effect.flip(provision(adopts))).toMatchObject({
+            reason: "NotAdopted",
+            message: expect.stringContaining("velocity.sh/adopt: folder takes it over")
+          })
+        }
+        expect(yield* provision("folder")).toMatchObject({ _tag: "Applied", steps: [] })
+        const [row] = yield* look("select source, namespace from platform.schema_defs where path = $1", [path("thing")])
+        expect(row).toEqual({ source: "cluster-2", namespace: "elsewhere" })
+        // it is its own from now on
+        expect(yield* provision()).toMatchObject({ _tag: "Unchanged" })
+      })
+    )
+  )
+})
