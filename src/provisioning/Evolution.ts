@@ -6,7 +6,7 @@
  * do not come are given up quickly, because whoever comes behind a waiting ALTER TABLE waits too; the caller tries again.
  */
 import { Clock, Effect } from "effect"
-import { chainOf, formatPath, rolesOf } from "../domain/Names.ts"
+import { chainOf, formatPath, pgTableOf, rolesOf } from "../domain/Names.ts"
 import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
@@ -156,8 +156,11 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
   const statements = together.map((one) => one.sql).filter((sql) => sql !== "")
   if (statements.length > 0) yield* asOwner(tx, pgSchema, (owner) => owner.query(inOneBlock(statements)))
   if (next.phase === "switch") {
-    const { rows } = yield* tx.query(statement("select id from platform.schema_defs where path = $1", [path]))
-    yield* Provision.serve(tx, wanted, Number(rows[0]?.id), yield* foreignKeysOf(tx, work))
+    const { rows } = yield* tx.query(
+      statement("select id, storage_id from platform.schema_defs where path = $1", [path])
+    )
+    const ids = { id: Number(rows[0]?.id), storage: Number(rows[0]?.storage_id) }
+    yield* Provision.serve(tx, wanted, ids.id, yield* foreignKeysOf(tx, work, ids))
   }
   yield* PlanStore.mark(
     tx,
@@ -176,11 +179,9 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
 })
 
 /** The ref fields whose foreign keys are in the table. */
-const foreignKeysOf = Effect.fnUntraced(function* (tx: Tx, { planned, wanted }: Work) {
+const foreignKeysOf = Effect.fnUntraced(function* (tx: Tx, { planned, wanted }: Work, ids: Provision.MirrorIds) {
   const actual = yield* Catalogue.read(tx, planned.pgSchema, planned.pgTable)
-  return Provision.keyNames(wanted.spec, planned.pgSchema)
-    .filter((key) => actual?.constraints[key.name] !== undefined)
-    .map((key) => key.field)
+  return actual === undefined ? [] : yield* Provision.keysInForce(tx, wanted.spec, planned.pgSchema, actual, ids)
 })
 
 /** Builds an index on a session of its own, under a lock of that session. Answers whether it is there. */
@@ -231,7 +232,7 @@ const evolving = ({ planned }: Work, step: StoredStep): Evolving => ({
 const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, until: number) {
   const { planned, wanted } = work
   let built: StoredStep | undefined
-  const contradicted = (error: DatabaseFailure | X) =>
+  const contradicted = (error: DatabaseFailure | ProvisionRefused | X) =>
     Effect.gen(function* () {
       if (!isFailure(error) || !isContradicted(error)) return yield* Effect.fail(error)
       const message = `records that are there contradict it: ${work.trying?.does ?? "a step"}`
@@ -256,12 +257,14 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
     built = undefined
     if (one._tag === "Conflicting" || one._tag === "Overtaken") return one
     if (one._tag === "Done") {
+      const relation = pgTableOf(pathOfDefinition(wanted.spec))
       const missing = yield* runner.transaction((tx) => Provision.missingOf(tx, wanted.spec))
       return {
         _tag: "Applied",
         path: planned.path,
         pgSchema: planned.pgSchema,
-        pgTable: planned.pgTable,
+        pgTable: relation,
+        rowsOf: relation === planned.pgTable ? undefined : planned.pgTable,
         generation: one.generation,
         steps: Provision.namesOf(one.steps),
         missing,

@@ -1,17 +1,21 @@
 /** The end of serving a definition whose resource was deleted (fine print 27, `Retain`). */
 import { Effect } from "effect"
+import { historyViewOf } from "../domain/Names.ts"
+import type { SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { statement } from "../postgres/Statement.ts"
 import * as Catalogue from "./Catalogue.ts"
+import * as FaceStore from "./FaceStore.ts"
 import { lockDomain, setLockTimeout } from "./Names.ts"
 import { actorOf, foreignOrigin, type Origin } from "./Origin.ts"
 import * as PlanStore from "./PlanStore.ts"
-import { rowSql } from "./Provision.ts"
+import { keepFingerprint, rowSql } from "./Provision.ts"
 import { refused } from "./ProvisionRefused.ts"
-import { inOneBlock } from "./SqlText.ts"
-import { withdrawSql } from "./WantedTable.ts"
+import { rolePrefixOf } from "./RolePrefixOf.ts"
+import { inOneBlock, qualified } from "./SqlText.ts"
+import { accessSql, familyTable, withdrawSql } from "./WantedTable.ts"
 
 /** A definition that is to be served no longer. */
 export interface Withdrawal {
@@ -24,7 +28,7 @@ export interface Withdrawal {
 /**
  * Ends serving a definition whose resource was deleted (`Retain`): answers become 410 `gone`, domain roles lose every
  * right on the table; its rows, its path and its name stay. Answers whether there was anything to do. Fails with
- * `Referenced` while a definition that stays refers to it.
+ * `Referenced` while a definition that stays refers to it, and with `HasFaces` while another version shows its rows.
  */
 export const withdraw = Effect.fn("Provision.withdraw")(function* (tx: Tx, { leaving, origin, path }: Withdrawal) {
   const chain = path.split("/").slice(0, 3).join("/")
@@ -45,11 +49,21 @@ export const withdraw = Effect.fn("Provision.withdraw")(function* (tx: Tx, { lea
   const staying = referring.map((one) => String(one.path)).filter((one) => !leaving.has(one))
   if (staying.length > 0) return yield* refused("Referenced", `${staying.join(", ")} refer to it`)
 
+  const { rows: faces } = yield* tx.query(
+    statement(
+      "select path from platform.schema_defs where owner_id = $1 and serving is not null order by path limit 10",
+      [row.id]
+    )
+  )
+  if (faces.length > 0) {
+    return yield* refused("HasFaces", `${faces.map((one) => String(one.path)).join(", ")} show its records`)
+  }
+
   yield* tx.query(setLockTimeout)
   const schema = String(row.pg_schema)
   const name = String(row.pg_table)
-  const actual = yield* Catalogue.read(tx, schema, name)
-  if (actual !== undefined) {
+  const isFace = typeof row.owner_table === "string"
+  if (!isFace && (yield* Catalogue.read(tx, schema, name)) !== undefined) {
     yield* asOwner(tx, schema, (owner) => owner.query(inOneBlock(withdrawSql(schema, name))))
   }
   yield* tx.query(
@@ -60,6 +74,7 @@ export const withdraw = Effect.fn("Provision.withdraw")(function* (tx: Tx, { lea
       [path]
     )
   )
+  if (isFace) yield* withdrawFace(tx, schema, String(row.owner_table), name, Number(row.owner_id))
   if (typeof row.plan === "string") yield* PlanStore.end(tx, row.plan, "Overtaken", "its definition is gone")
   yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`def:${path}`]))
   yield* AuditChain.insert(tx, {
@@ -68,7 +83,38 @@ export const withdraw = Effect.fn("Provision.withdraw")(function* (tx: Tx, { lea
     action: "operator.schema.withdraw",
     outcome: "ok",
     schemaPath: path,
-    payload: { kept: `${schema}.${name}` }
+    payload: { kept: `${schema}.${isFace ? String(row.owner_table) : name}` }
   })
   return true
+})
+
+/**
+ * Takes the views of a version away whose rows are another's, and what the table's policies said of it. Its columns stay, as
+ * rows do, and are filled on by what their defaults say.
+ */
+const withdrawFace = Effect.fnUntraced(function* (
+  tx: Tx,
+  schema: string,
+  table: string,
+  view: string,
+  ownerId: number
+) {
+  const { rows } = yield* tx.query(
+    statement(
+      "select path, serving::text as serving, storage_id from platform.schema_defs where id = $1 and serving is not null",
+      [ownerId]
+    )
+  )
+  const [row] = rows
+  const actual = yield* Catalogue.read(tx, schema, table)
+  if (row === undefined || actual === undefined) return
+  const spec = JSON.parse(String(row.serving)) as SchemaDefinitionSpec
+  const ids = { id: ownerId, storage: Number(row.storage_id) }
+  const family = yield* FaceStore.family(tx, spec, ids, new Set(Object.keys(actual.columns)))
+  const views = [...Object.keys(actual.faces ?? {}), historyViewOf(view)]
+  const access = accessSql(familyTable(family, schema), family, yield* rolePrefixOf(tx))
+  const away = views.map((name) => `drop view if exists ${qualified(schema, name)}`)
+  yield* asOwner(tx, schema, (owner) => owner.query(inOneBlock([...away, ...access])))
+  yield* FaceStore.keep(tx, family, schema, 0)
+  yield* keepFingerprint(tx, String(row.path), schema, table)
 })

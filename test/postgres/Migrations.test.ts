@@ -26,7 +26,8 @@ const files = [
   "0008_retention.sql",
   "0009_erasure.sql",
   "0010_record_proof.sql",
-  "0011_evolution.sql"
+  "0011_evolution.sql",
+  "0014_faces.sql"
 ]
 
 /** A copy of the migrations in which some files have another text, or none. */
