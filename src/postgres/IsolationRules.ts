@@ -332,6 +332,10 @@ const rules: ReadonlyArray<Rule> = [
       or exists (select from regexp_matches(d.adbin::text, ':(?:func|opfunc)id (\\d+)', 'g') as f(id) join pg_proc p on p.oid = f.id[1]::oid
                  where p.provolatile <> 'i' or p.pronamespace <> 'pg_catalog'::regnamespace)
     union all
+    select 'unexpected_default', format('%s.%I', d.adrelid::regclass, a.attname), 'a default of a view', format('ALTER VIEW %s ALTER COLUMN %I DROP DEFAULT', d.adrelid::regclass, a.attname)
+    from pg_attrdef d join pg_class c on c.oid = d.adrelid join tenant_schema s on s.oid = c.relnamespace
+      join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where c.relkind = 'v'
+    union all
     select 'unexpected_default', format('%s.%I', a.attrelid::regclass, a.attname), 'an identity column', format('ALTER TABLE %s ALTER COLUMN %I DROP IDENTITY', a.attrelid::regclass, a.attname)
     from pg_attribute a join tenant_table c on c.oid = a.attrelid where a.attidentity <> '' and not a.attisdropped`
   },

@@ -75,6 +75,9 @@ export interface KnownVersion {
 export const versionOf = (path: string): string => path.slice(path.lastIndexOf("/") + 1)
 const numberOf = (path: string): number => Number(versionOf(path).slice(1))
 
+const latestOf = (versions: ReadonlyArray<KnownVersion>): KnownVersion | undefined =>
+  [...versions].sort((a, b) => numberOf(b.path) - numberOf(a.path))[0]
+
 /** With which version rows are to be shared; why not. */
 export type Sharing =
   | { readonly _tag: "Own" }
@@ -91,6 +94,7 @@ export const sharingOf = (spec: SchemaDefinitionSpec, versions: ReadonlyArray<Kn
   const self = versions.find((one) => one.path === path)
   const others = versions.filter((one) => one.path !== path)
   const named = others.find((one) => versionOf(one.path) === asked)
+  const served = others.filter((one) => one.serving !== undefined)
   if (self !== undefined && self.owner === undefined) {
     return asked === undefined || asked === "none"
       ? { _tag: "Own" }
@@ -104,16 +108,21 @@ export const sharingOf = (spec: SchemaDefinitionSpec, versions: ReadonlyArray<Kn
     if (asked !== undefined && named?.storage !== self.storage) {
       return { _tag: "Fixed", detail: `its records are those of ${owner.path}` }
     }
-    return { _tag: "With", version: named?.serving === undefined ? owner : named }
+    // its own fields are known; what is new in it is judged by the version before it, and at first by the latest
+    const among = served.filter((one) => one.storage === self.storage)
+    const earlier = among.filter((one) => self.face !== undefined && numberOf(one.path) < numberOf(path))
+    return {
+      _tag: "With",
+      version: (named?.serving === undefined ? undefined : named) ?? latestOf(earlier) ?? latestOf(among) ?? owner
+    }
   }
   if (asked === "none" || (asked === undefined && others.length === 0)) return { _tag: "Own" }
-  const served = others.filter((one) => one.serving !== undefined)
   if (asked !== undefined) {
     return named?.serving === undefined
       ? { _tag: "Absent", detail: `${asked}, whose records it is to show, is not there` }
       : { _tag: "With", version: named }
   }
-  const latest = [...served].sort((a, b) => numberOf(b.path) - numberOf(a.path))[0]
+  const latest = latestOf(served)
   return latest === undefined
     ? {
         _tag: "Absent",
@@ -214,7 +223,7 @@ export const familyOf = (parts: Parts): { readonly family: Family; readonly faul
     columns:
       base === undefined
         ? new Map(spec.fields.map((field) => [field.name, field.name]))
-        : matched(spec, before === undefined ? new Map() : knownColumns(before), base)
+        : matched(spec, before?.face === undefined ? new Map() : knownColumns(before), base)
   }
   const owner = isOwner ? wanted : others.find((one) => one.id === ownerRow?.id)
   const rest = [...others, ...(isOwner ? [] : [wanted])]
