@@ -2,9 +2,12 @@
  * Two versions of one object over one set of rows, spoken to over HTTP: what is written through either is seen through the
  * other, history and versions belong to the row, and each version's rights are its own.
  */
-import { Effect, Redacted } from "effect"
+import { Effect, Redacted, Result } from "effect"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { parseVerifierKey } from "../../src/domain/NoteKey.ts"
+import { parseRecordProof, verifyRecordProof } from "../../src/domain/RecordProof.ts"
 import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
+import { makeKeys, seal } from "../support/Sealing.ts"
 import { provision } from "./Provisioned.ts"
 import { type Reply, send } from "./Requests.ts"
 import { makeWorld, type Strategy, type World } from "./World.ts"
@@ -112,6 +115,21 @@ const make = async (path: string, body: unknown): Promise<string> => {
   const reply = await ask("POST", path, body)
   expect(reply.status, reply.text).toBe(201)
   return reply.json.id
+}
+
+let imports = 0
+/** Twenty orders by one import through v2; their ids. */
+const make20 = async (): Promise<ReadonlyArray<string>> => {
+  const body = Array.from({ length: 20 }, (_, index) => ({ code: `im${imports}-${index}` }))
+  const headers = { "idempotency-key": `import-${imports++}`, prefer: "return=representation" }
+  const reply = await ask("POST", "order/v2", body, { headers })
+  expect(reply.status, reply.text).toBe(201)
+  const { json } = await ask("POST", "order/v2/query", {
+    where: { field: "code", op: "like", value: `im${imports - 1}-*` },
+    limit: 20,
+    sort: ["id"]
+  })
+  return json.items.map((item: { id: string }) => item.id)
 }
 
 describe("versions that share their rows", () => {
@@ -245,6 +263,59 @@ describe("versions that share their rows", () => {
       state: "draft",
       version: 1
     })
+  })
+
+  it("are proved through either, by the entry of whichever wrote last", async () => {
+    const keys = await Effect.runPromise(makeKeys())
+    const id = await make("order/v1", { code: "i1", note: "n" })
+    await ask("PATCH", `order/v2/${id}`, { state: "sent" })
+    const [first, ...others] = await make20()
+    await seal(world.database, keys)
+    const verifier = Result.getOrThrow(parseVerifierKey(String(keys.verifierKeys[0])))
+    const proved = async (path: string) => {
+      const reply = await ask("GET", `${path}/proof`)
+      expect(reply.status, reply.text).toBe(200)
+      return Result.getOrThrow(await verifyRecordProof(Result.getOrThrow(parseRecordProof(reply.text)), [verifier]))
+    }
+    const old = await proved(`order/v1/${id}`)
+    const fresh = await proved(`order/v2/${id}`)
+    expect(old.record).toMatchObject({ path: `${chain}/order/v2`, version: 2, op: "update" })
+    expect(fresh.record).toEqual(old.record)
+    expect(fresh.event).toBe(old.event)
+    // by the columns' names; each shows what its version has
+    expect(Object.fromEntries(old.values)).toMatchObject({ status: '"sent"', note: '"n"' })
+    expect([old.values.has("weight"), fresh.values.has("weight"), fresh.values.has("note")]).toEqual([
+      false,
+      true,
+      false
+    ])
+    // of an import through the one, through the other
+    expect((await proved(`order/v1/${first}`)).record).toMatchObject({ path: `${chain}/order/v2`, version: 1 })
+    expect(others.length).toBe(19)
+  })
+
+  it("are erased through either, for both", async () => {
+    const officer = await world.token(world.platform, { roles: ["platform-privacy"] })
+    const [one, two] = await make20()
+    await ask("PATCH", `order/v1/${one}`, { note: "personal" })
+    const erase = (path: string) =>
+      send(world.url, `/api/${chain}/${path}/erase`, {
+        method: "POST",
+        token: officer,
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ reason: "asked for" })
+      })
+    const reply = await erase(`order/v1/${one}`)
+    // the answer that was kept of the import through the other version goes as well
+    expect([reply.status, reply.json.rows, reply.json.versions, reply.json.answers]).toEqual([200, 1, 2, 1])
+    for (const version of ["v1", "v2"]) {
+      expect((await ask("GET", `order/${version}/${one}`)).status).toBe(404)
+      const past = (await ask("GET", `order/${version}/${one}/history`)).json.items
+      expect(past.map((item: { state: unknown }) => item.state)).toEqual([null, null])
+      expect((await ask("GET", `order/${version}/${two}`)).status).toBe(200)
+    }
+    expect((await erase(`order/v2/${two}`)).status).toBe(200)
+    expect((await ask("GET", `order/v1/${two}`)).status).toBe(404)
   })
 
   it("are found sound by the isolation check", async () => {
