@@ -8,6 +8,8 @@ import { pathOfDefinition, type SchemaDefinitionSpec } from "../../src/domain/Sc
 import { ApiSql } from "../../src/postgres/ApiSql.ts"
 import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
+import { asOwner } from "../../src/postgres/OwnerTx.ts"
+import { statement } from "../../src/postgres/Statement.ts"
 import * as Catalogue from "../../src/provisioning/Catalogue.ts"
 import * as Drift from "../../src/provisioning/Drift.ts"
 import * as Provision from "../../src/provisioning/Provision.ts"
@@ -253,6 +255,39 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
       yield* put("apart_v3", { a: 1 })
       expect(yield* rows("apart_v1", "a")).toEqual([])
       expect(yield* rows("apart_v2", "a::text")).toEqual([{ a: "1" }])
+    })
+  )
+
+  it.effect("find records by the table's indexes, and walk them in order", () =>
+    Effect.gen(function* () {
+      const { apply, look, schema, sql, version } = yield* prepared("indexed")
+      yield* apply(version("v1", [text("a", { unique: true }), text("b", { indexed: true })]))
+      yield* apply(
+        version("v2", [text("bee", { renamedFrom: ["b"], indexed: true }), text("code", { renamedFrom: ["a"] })])
+      )
+      yield* look(
+        `insert into ${schema}.indexed_v1 (id, created_at, created_by, updated_at, updated_by, a, b)
+         select gen_random_uuid(), now(), 'x', now(), 'x', 'a' || i, 'b' || i from generate_series(1, 5000) i`
+      )
+      yield* look(`analyze ${schema}.indexed_v1`)
+      const plan = (select: string) =>
+        sql.transaction((tx) =>
+          asOwner(tx, schema, (owner) =>
+            Effect.map(owner.query(statement(`explain (costs off) ${select}`)), ({ rows }) =>
+              rows.map((row) => String(row["QUERY PLAN"])).join("\n")
+            )
+          )
+        )
+      const from = `from ${schema}.indexed_v2 where deleted_at is null`
+      for (const select of [
+        `select * ${from} and code = 'a7'`,
+        `select * ${from} and bee = 'b7'`,
+        `select * ${from} order by bee, id limit 5`,
+        `select * ${from} and id = '00000000-0000-7000-8000-000000000001' for no key update`
+      ]) {
+        expect(yield* plan(select), select).toMatch(/Index|Bitmap/u)
+        expect(yield* plan(select), select).not.toMatch(/Seq Scan|Sort|Subquery Scan/u)
+      }
     })
   )
 
