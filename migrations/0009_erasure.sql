@@ -57,12 +57,16 @@ begin
   if p_path is null or p_entity is null or v_ctx ->> 'actor' is null or coalesce(btrim(v_reason), '') = '' then
     raise exception 'an erasure is of a record, by an actor, for a reason' using errcode = 'VL012';
   end if;
-  select s.chain, s.storage_id, s.pg_schema, s.pg_table, s.serving #> '{audit,requireTicketRef}' as tickets
-    into v_def from platform.schema_defs s where s.path = p_path;
+  -- the row is that of every version that shows it: its table is the first one's, and any of them may demand a ticket
+  select s.chain, s.storage_id, s.pg_schema, coalesce(o.pg_table, s.pg_table) as pg_table,
+    (select array_agg('/api/' || f.path) from platform.schema_defs f where f.storage_id = s.storage_id) as calls,
+    exists (select from platform.schema_defs f where f.storage_id = s.storage_id
+            and coalesce(f.serving #> '{audit,requireTicketRef}' ? 'erase', false)) as ticketed
+    into v_def from platform.schema_defs s left join platform.schema_defs o on o.id = s.owner_id where s.path = p_path;
   if not found then
     raise exception 'no record type %', p_path using errcode = 'VL080';
   end if;
-  if coalesce(v_def.tickets ? 'erase', false) and coalesce(btrim(v_ticket), '') = '' then
+  if v_def.ticketed and coalesce(btrim(v_ticket), '') = '' then
     raise exception 'erasing a record of % demands a ticket', p_path using errcode = 'VL081';
   end if;
   if exists (select from pg_class where relnamespace = 'platform'::regnamespace and relname = 'legal_holds') then
@@ -102,7 +106,7 @@ begin
   -- the hash of a request is over its body, without salt; of an import only the first and the last id are kept
   delete from platform.idempotency_keys k
   where k.chain = v_def.chain and (k.result -> 'ids' ? p_entity::text or strpos(k.path, p_entity::text) > 0
-    or (k.path = '/api/' || p_path and k.result ? 'created'
+    or (k.path = any (v_def.calls) and k.result ? 'created'
         and p_entity between (k.result #>> '{ids,0}')::uuid and (k.result #>> '{ids,1}')::uuid));
   get diagnostics v_answers = row_count;
   if v_rows > 0 then

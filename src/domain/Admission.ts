@@ -255,6 +255,9 @@ export const admit = (spec: SchemaDefinitionSpec): ReadonlyArray<Fault> => {
     )
   return [
     ...recordNameFaults(pathOfDefinition(spec)),
+    ...(spec.sharesRowsWith === spec.version
+      ? [fault(["sharesRowsWith"], "shares_rows", "a version cannot share its own rows")]
+      : []),
     ...duplicates(spec.fields.map((field) => field.name)).map(([index, name]) =>
       fault(["fields", index, "name"], "duplicate", `there are two fields ${name}`)
     ),

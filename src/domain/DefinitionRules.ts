@@ -120,6 +120,11 @@ export const definitionRules: ReadonlyArray<CelRule> = [
   ...["org", "app", "domain", "object", "version"].map((key) => immutable(key)),
   ...domainRules,
   {
+    rule: "!has(self.sharesRowsWith) || self.sharesRowsWith != self.version",
+    message: "a version cannot share its own rows",
+    fieldPath: ".sharesRowsWith"
+  },
+  {
     rule: "self.access.roles.all(r, !r.role.startsWith('platform-'))",
     message: "roles that begin with platform- are Velocity's own",
     fieldPath: ".access.roles"

@@ -3,7 +3,7 @@ import { Effect, Schema } from "effect"
 import { conditionRules, definitionRules } from "./DefinitionRules.ts"
 import { Field, FieldName, Label, limits, RoleName, Version } from "./Field.ts"
 import { Lifecycle } from "./Lifecycle.ts"
-import type { RecordPath } from "./Names.ts"
+import { type RecordPath, versionMaxLength } from "./Names.ts"
 import { operations } from "./Operation.ts"
 
 const nonEmpty = (maximum: number) => Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(maximum))
@@ -74,6 +74,15 @@ export const SchemaDefinitionSpec = Schema.Struct({
   domain: Label.annotateKey({ description: "The domain that it belongs to" }),
   object: Label.annotateKey({ description: "What its records are" }),
   version: Version.annotateKey({ description: "The version of the object, such as v1" }),
+  sharesRowsWith: Schema.optionalKey(
+    Schema.String.check(
+      Schema.isMaxLength(versionMaxLength),
+      Schema.isPattern(/^(none|v[1-9][0-9]*)$/u, { message: "a version such as v1, or none" })
+    )
+  ).annotateKey({
+    description:
+      "The version whose records it shows as well; without it the latest that is there; none: records of its own"
+  }),
   description: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(1024))).annotateKey({
     description: "What its records are, shown in the API's documentation"
   }),

@@ -1,5 +1,6 @@
 /** A record type as it is served: a row of `platform.schema_defs`, decoded. */
 import { Schema } from "effect"
+import { Face } from "./Face.ts"
 import { SchemaDefinitionSpec } from "./SchemaDefinition.ts"
 
 export const ServedDefinition = Schema.Struct({
@@ -16,6 +17,11 @@ export const ServedDefinition = Schema.Struct({
   pgTable: Schema.String,
   spec: SchemaDefinitionSpec,
   /** The ref fields whose foreign key is in force. */
-  foreignKeys: Schema.Array(Schema.String)
+  foreignKeys: Schema.Array(Schema.String),
+  /** Where its rows are shared with other versions. */
+  face: Schema.optionalKey(Face)
 })
 export type ServedDefinition = typeof ServedDefinition.Type
+
+/** The table that holds the rows. */
+export const tableNameOf = ({ face, pgTable }: ServedDefinition): string => face?.table ?? pgTable

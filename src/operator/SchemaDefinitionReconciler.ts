@@ -47,7 +47,7 @@ const progressText = ({ building, does, estimate, position, rows, steps }: Evolu
 }
 
 /** The conclusion of what provisioning came to. */
-const conclusionOf = (text: string, outcome: Evolution.Result): Reconciled => {
+const conclusionOf = (text: string, outcome: Evolution.Result, ownRows: boolean): Reconciled => {
   const status = { path: text }
   switch (outcome._tag) {
     case "Conflicting":
@@ -67,12 +67,18 @@ const conclusionOf = (text: string, outcome: Evolution.Result): Reconciled => {
     }
     case "Applied":
     case "Unchanged": {
-      const { generation, missing, notes, pgSchema, pgTable } = outcome
+      const { generation, missing, notes, pgSchema, pgTable, rowsOf } = outcome
       const table = `${pgSchema}.${pgTable}`
+      const rows =
+        rowsOf !== undefined
+          ? [`its records are those of ${pgSchema}.${rowsOf}`]
+          : ownRows
+            ? ["its records are its own, and no other version shows them"]
+            : []
       const verdict =
         missing.length > 0
           ? waiting("RefMissing", `${missing.join(", ")} not there; served without that foreign key`)
-          : ready([`${table} is served in generation ${generation}`, ...notes].join("; "), "Provisioned")
+          : ready([`${table} is served in generation ${generation}`, ...rows, ...notes].join("; "), "Provisioned")
       return concluded(verdict, { ...status, pgTable: table, generation }, outcome._tag === "Applied")
     }
   }
@@ -126,13 +132,14 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       return yield* Effect.gen(function* () {
         const outcome = (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ?? (yield* provisioned)
         if (outcome._tag === "Applied") yield* DriftWatch.settled(world, text)
-        if (outcome._tag !== "Unchanged") return conclusionOf(text, outcome)
+        const ownRows = resource.spec.sharesRowsWith === "none"
+        if (outcome._tag !== "Unchanged") return conclusionOf(text, outcome, ownRows)
         const drift = yield* DriftWatch.watch(world, text)
         // an index is built as any other is
         const settled = drift.planned ? yield* provisioned : outcome
         return settled._tag === "Applied" || settled._tag === "Unchanged"
-          ? conclusionWithDrift(conclusionOf(text, settled), drift)
-          : conclusionOf(text, settled)
+          ? conclusionWithDrift(conclusionOf(text, settled, ownRows), drift)
+          : conclusionOf(text, settled, ownRows)
       }).pipe(
         Effect.catchTag("ProvisionRefused", (refusal) => Effect.succeed(concluded(verdictOf(refusal), { path: text })))
       )
@@ -173,13 +180,13 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       return undefined
     }),
   dependents: (world, { spec }) =>
-    world
-      .resources("SchemaDefinition")
-      .filter(
-        (one) =>
-          chainOf(one.spec) === chainOf(spec) &&
+    world.resources("SchemaDefinition").filter(
+      (one) =>
+        chainOf(one.spec) === chainOf(spec) &&
+        // another version may show its records, or wait to
+        ((one.spec.object === spec.object && one.spec.version !== spec.version) ||
           one.spec.fields.some(
             ({ ref }) => ref !== undefined && ref.object === spec.object && ref.version === spec.version
-          )
-      )
+          ))
+    )
 }

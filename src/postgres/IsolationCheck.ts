@@ -32,7 +32,8 @@ const ofDefinitions: ReadonlyArray<Statement> = [
   ),
   statement("select set_config('role', 'velocity_gateway', true)"),
   statement(
-    "select path, pg_schema, pg_table, serving -> 'access' as access from platform.schema_defs where serving is not null order by path"
+    `select s.path, s.pg_schema, coalesce(o.pg_table, s.pg_table) as pg_table, s.serving -> 'access' as access
+     from platform.schema_defs s left join platform.schema_defs o on o.id = s.owner_id where s.serving is not null order by s.path`
   )
 ]
 

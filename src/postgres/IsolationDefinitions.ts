@@ -38,25 +38,33 @@ export const judgeDefinitions = (
   definitions: ReadonlyArray<Row>,
   policies: ReadonlyArray<Row>
 ): ReadonlyArray<Violation> => {
-  const byTable = new Map(definitions.map((row) => [`${row.pg_schema}.${row.pg_table}`, row]))
+  // a table has the policies of every version that shows its rows
+  const byTable = new Map<string, ReadonlyArray<Row>>()
+  for (const row of definitions) {
+    const table = `${row.pg_schema}.${row.pg_table}`
+    byTable.set(table, [...(byTable.get(table) ?? []), row])
+  }
   return policies.flatMap((policy): ReadonlyArray<Violation> => {
-    const definition = byTable.get(`${policy.schema}.${policy.table}`)
+    const those = byTable.get(`${policy.schema}.${policy.table}`)
     const object = `${quoteName(String(policy.name))} on ${quoteName(String(policy.schema))}.${quoteName(String(policy.table))}`
-    if (definition === undefined) {
+    if (those === undefined) {
       const detail = "no definition that is served has this table"
       return [{ code: "unexpected_policy", object, detail, repair: `DROP POLICY ${object}` }]
     }
-    const path = String(definition.path)
+    const path = those.map((row) => String(row.path)).join(", ")
     const repair = `-- velocity schema apply: the definition of ${path}, again`
-    const access = (definition.access ?? {}) as Access
+    const accesses = those.map((row) => (row.access ?? {}) as Access)
     return [policy.qual, policy.with_check].flatMap((expression): ReadonlyArray<Violation> => {
       if (typeof expression !== "string") return []
-      if (isFiltered(access, String(policy.cmd)) && !expression.includes("platform.has_role(")) {
+      if (
+        accesses.some((access) => isFiltered(access, String(policy.cmd))) &&
+        !expression.includes("platform.has_role(")
+      ) {
         return [
           { code: "open_policy", object, detail: `${path} has row filters, and the policy is ${expression}`, repair }
         ]
       }
-      return (access.rowFilters ?? []).length === 0 && expression !== "true"
+      return accesses.every((access) => (access.rowFilters ?? []).length === 0) && expression !== "true"
         ? [
             {
               code: "unexpected_policy",

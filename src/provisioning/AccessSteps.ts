@@ -2,12 +2,14 @@
 import { type Draft, repair } from "./Draft.ts"
 import { step } from "./Plan.ts"
 import { canonicalJson } from "./SpecHash.ts"
-import { quoteName, quoteText } from "./SqlText.ts"
+import { qualified, quoteName, quoteText } from "./SqlText.ts"
 import { tableComment } from "./WantedTable.ts"
+
+const compared = ["enabled", "forced", "policies", "grants", "view", "faces"] as const
 
 /** See the module. */
 export const accessSteps = (draft: Draft): void => {
-  const { access, actual, steps, target, wanted } = draft
+  const { access, actual, gone, steps, target, wanted } = draft
   const dropsPolicies = draft.freesColumns || steps.rename.length > 0
   const shut = [
     ...Object.keys(actual.policies)
@@ -19,15 +21,21 @@ export const accessSteps = (draft: Draft): void => {
       .filter((grant) => target.view?.grants.includes(grant) === false)
       .map((grant) => revokeSql(grant, wanted.view))
   ]
-  const same = (key: "enabled" | "forced" | "policies" | "grants" | "view") =>
-    canonicalJson(actual[key]) === canonicalJson(target[key])
-  const opens = dropsPolicies || !(["enabled", "forced", "policies", "grants", "view"] as const).every(same)
+  const same = (key: (typeof compared)[number]) => canonicalJson(actual[key]) === canonicalJson(target[key])
+  const opens = dropsPolicies || !compared.every(same)
+  // a view holds the columns it shows, and is made anew in the same transaction
+  if (opens) shut.push(...Object.keys(actual.faces ?? {}).map((name) => `drop view ${qualified(wanted.schema, name)}`))
   // a view whose columns are others cannot be replaced
   const remake =
     actual.view !== null && actual.view.definition !== target.view?.definition ? [`drop view ${wanted.view}`] : []
   if (shut.length > 0) {
     const does = dropsPolicies ? "policies away" : "what is not asked for away"
     steps.shut.push(step("switch", does, shut, "ACCESS EXCLUSIVE", repair))
+  }
+  for (const name of gone) {
+    const why = "clients that use it are refused"
+    const does = `${name} is no longer a field of ${draft.version}`
+    steps.open.push(step("switch", does, [], "ACCESS EXCLUSIVE", { needsApproval: true, why }))
   }
   if (opens) steps.open.push(step("switch", "access", [...remake, ...access], "ACCESS EXCLUSIVE", repair))
   const comment = tableComment(wanted.path)

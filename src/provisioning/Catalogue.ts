@@ -64,7 +64,9 @@ export const Catalogue = Schema.Struct({
   /** `role privilege`, of a column `role privilege (column)`, but for the owner's own. */
   grants: Schema.Array(Schema.String),
   /** The history view. */
-  view: Schema.NullOr(View)
+  view: Schema.NullOr(View),
+  /** The views over it, those of other versions that share its rows, each with its history view; null where there are none. */
+  faces: Schema.NullOr(Schema.Record(Schema.String, Schema.Struct({ ...View.fields, history: Schema.NullOr(View) })))
 })
 export type Catalogue = typeof Catalogue.Type
 
@@ -75,6 +77,10 @@ const grantsOf = (relation: string) =>
     union all
     select case a.grantee when 0 then 'PUBLIC' else pg_get_userbyid(a.grantee)::text end || ' ' || a.privilege_type || ' (' || t.attname || ')'
       from pg_attribute t, aclexplode(t.attacl) a where t.attrelid = ${relation}.oid and not t.attisdropped) g)`
+
+const viewFacts = (view: string) =>
+  `'definition', pg_get_viewdef(${view}.oid), 'options', coalesce(array_to_json(${view}.reloptions), '[]'),
+      'comment', obj_description(${view}.oid, 'pg_class'), 'grants', ${grantsOf(view)}`
 
 const sql = `select json_build_object(
   'comment', obj_description(c.oid, 'pg_class'), 'enabled', c.relrowsecurity, 'forced', c.relforcerowsecurity,
@@ -101,9 +107,14 @@ const sql = `select json_build_object(
   'triggers', (select coalesce(json_object_agg(t.tgname, pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text order by t.tgname collate "C"), '{}')
     from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal),
   'grants', ${grantsOf("c")},
-  'view', (select json_build_object('definition', pg_get_viewdef(v.oid), 'options', coalesce(array_to_json(v.reloptions), '[]'),
-      'comment', obj_description(v.oid, 'pg_class'), 'grants', ${grantsOf("v")})
-    from pg_class v where v.relnamespace = c.relnamespace and v.relname = $2 || '_history' and v.relkind = 'v')
+  'view', (select json_build_object(${viewFacts("v")})
+    from pg_class v where v.relnamespace = c.relnamespace and v.relname = $2 || '_history' and v.relkind = 'v'),
+  'faces', (select json_object_agg(f.relname, json_build_object(${viewFacts("f")},
+      'history', (select json_build_object(${viewFacts("v")})
+        from pg_class v where v.relnamespace = c.relnamespace and v.relname = f.relname || '_history' and v.relkind = 'v')) order by f.relname)
+    from pg_class f where f.relnamespace = c.relnamespace and f.relkind = 'v' and f.oid in (
+      select w.ev_class from pg_rewrite w join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+      where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid))
 )::text as catalogue
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = $1 and c.relname = $2 and c.relkind = 'r'`
@@ -145,6 +156,8 @@ export const fingerprint = (catalogue: Catalogue, building: ReadonlySet<string> 
   sha256Hex(
     canonicalJson({
       ...catalogue,
+      // one without views of other versions is as it was before there were any
+      faces: catalogue.faces ?? undefined,
       indexes: Object.fromEntries(
         Object.entries(catalogue.indexes).filter(([name, { valid }]) => valid && !building.has(name))
       )
@@ -189,5 +202,6 @@ export const differences = (actual: Catalogue, wanted: Catalogue): ReadonlyArray
   if (actual.view === null || wanted.view === null)
     say("history view", actual.view ?? undefined, wanted.view ?? undefined)
   else each("history view", { "": actual.view }, { "": wanted.view }, ["definition", "options", "comment", "grants"])
+  each("view", actual.faces ?? {}, wanted.faces ?? {}, ["definition", "options", "comment", "grants", "history"])
   return lines
 }

@@ -27,6 +27,9 @@ export interface Comparison {
   readonly before: ReadonlyMap<string, Field>
   /** The statements that make policies, grants and view, under the names that they will have. */
   readonly access: ReadonlyArray<string>
+  /** The version that is applied, and the fields it was served with that go from it and not from the table. */
+  readonly version: string
+  readonly gone: ReadonlyArray<string>
 }
 
 const short = (text: string): string => sha256Hex(text).slice(0, 8)

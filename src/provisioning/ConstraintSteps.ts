@@ -24,11 +24,9 @@ export const constraintSteps = (draft: Draft): void => {
       )
     )
   }
-  const fieldOf = (name: string) => wanted.columns.find((column) => column.name === name)?.field
   for (const check of checks) {
-    const { field: name, purpose } = check
-    const field = fieldOf(name)
-    if (field === undefined || types.get(name)?._tag === "Refused") continue
+    const { bound: field, field: name, purpose } = check
+    if (types.get(name)?._tag === "Refused") continue
     const is = actual.constraints[check.name]
     const was = before.get(name)
     const quoted = quoteName(check.name)

@@ -24,9 +24,11 @@ export interface Drift {
   readonly differences: ReadonlyArray<string>
 }
 
-const rowSql = `select id, storage_id, pg_schema, pg_table, serving::text as serving, serving_hash, fingerprint,
+// a plan of another version is a plan for the same table
+const rowSql = `select id, storage_id, pg_schema, coalesce((select o.pg_table from platform.schema_defs o where o.id = s.owner_id), pg_table) as pg_table, serving::text as serving, serving_hash, fingerprint,
   fingerprint_version = current_setting('server_version_num') as same_version,
-  exists (select from platform.plans p where p.path = s.path and p.state in ('Waiting', 'Running')) as planned
+  exists (select from platform.plans p where p.path = s.path and p.state in ('Waiting', 'Running')) or exists (
+    select from platform.plans p join platform.schema_defs f on f.path = p.path where f.storage_id = s.storage_id and p.state = 'Running') as planned
   from platform.schema_defs s where s.path = $1 and s.serving is not null`
 
 const lookAt = Effect.fnUntraced(function* (tx: Tx, path: string) {

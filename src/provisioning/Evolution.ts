@@ -6,7 +6,7 @@
  * do not come are given up quickly, because whoever comes behind a waiting ALTER TABLE waits too; the caller tries again.
  */
 import { Clock, Effect, Option } from "effect"
-import { chainOf, formatPath, rolesOf } from "../domain/Names.ts"
+import { chainOf, formatPath, pgTableOf, rolesOf } from "../domain/Names.ts"
 import { pathOfDefinition, type SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
@@ -162,8 +162,11 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
     next.phase === "switch" ? steps.filter((one) => one.phase === "switch" && one.state !== "Done") : [next]
   yield* asOwner(tx, pgSchema, (owner) => carryOut(owner, work, together))
   if (next.phase === "switch") {
-    const { rows } = yield* tx.query(statement("select id from platform.schema_defs where path = $1", [path]))
-    yield* Provision.serve(tx, wanted, Number(rows[0]?.id), yield* foreignKeysOf(tx, work))
+    const { rows } = yield* tx.query(
+      statement("select id, storage_id from platform.schema_defs where path = $1", [path])
+    )
+    const ids = { id: Number(rows[0]?.id), storage: Number(rows[0]?.storage_id) }
+    yield* Provision.serve(tx, wanted, ids.id, yield* foreignKeysOf(tx, work, ids))
   }
   yield* PlanStore.mark(
     tx,
@@ -212,11 +215,9 @@ const carryOut = Effect.fnUntraced(function* (owner: Tx, work: Work, steps: Read
 })
 
 /** The ref fields whose foreign keys are in the table. */
-const foreignKeysOf = Effect.fnUntraced(function* (tx: Tx, { planned, wanted }: Work) {
+const foreignKeysOf = Effect.fnUntraced(function* (tx: Tx, { planned, wanted }: Work, ids: Provision.MirrorIds) {
   const actual = yield* Catalogue.read(tx, planned.pgSchema, planned.pgTable)
-  return Provision.keyNames(wanted.spec, planned.pgSchema)
-    .filter((key) => actual?.constraints[key.name] !== undefined)
-    .map((key) => key.field)
+  return actual === undefined ? [] : yield* Provision.keysInForce(tx, wanted.spec, planned.pgSchema, actual, ids)
 })
 
 /** Builds an index on a session of its own, under a lock of that session. Answers whether it is there. */
@@ -267,7 +268,7 @@ const evolving = ({ planned }: Work, step: StoredStep): Evolving => ({
 const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, until: number) {
   const { planned, wanted } = work
   let built: StoredStep | undefined
-  const contradicted = (error: DatabaseFailure | Backfill.BackfillErred | X) =>
+  const contradicted = (error: DatabaseFailure | ProvisionRefused | Backfill.BackfillErred | X) =>
     Effect.gen(function* () {
       const erred = error instanceof Backfill.BackfillErred ? `: ${error.message}` : ""
       if (!(error instanceof Backfill.BackfillErred) && (!isFailure(error) || !isContradicted(error))) {
@@ -295,12 +296,14 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
     built = undefined
     if (one._tag === "Conflicting" || one._tag === "Overtaken") return one
     if (one._tag === "Done") {
+      const relation = pgTableOf(pathOfDefinition(wanted.spec))
       const missing = yield* runner.transaction((tx) => Provision.missingOf(tx, wanted.spec))
       return {
         _tag: "Applied",
         path: planned.path,
         pgSchema: planned.pgSchema,
-        pgTable: planned.pgTable,
+        pgTable: relation,
+        rowsOf: relation === planned.pgTable ? undefined : planned.pgTable,
         generation: one.generation,
         steps: Provision.namesOf(one.steps),
         missing,

@@ -10,8 +10,7 @@ import { Effect } from "effect"
 import { grantsOf } from "../domain/Access.ts"
 import { admit } from "../domain/Admission.ts"
 import { fault } from "../domain/Fault.ts"
-import type { Field } from "../domain/Field.ts"
-import { chainOf, formatPath, storageOf } from "../domain/Names.ts"
+import { chainOf, formatPath, pgTableOf } from "../domain/Names.ts"
 import { operations } from "../domain/Operation.ts"
 import { pathOfDefinition, type SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
@@ -21,8 +20,11 @@ import { asOwner } from "../postgres/OwnerTx.ts"
 import { statement } from "../postgres/Statement.ts"
 import * as Catalogue from "./Catalogue.ts"
 import { type Comparison, questionsOf } from "./Comparison.ts"
+import * as FaceStore from "./FaceStore.ts"
+import { type Family, goneFields, type KnownVersion } from "./Faces.ts"
+import { familyUnder } from "./FaceView.ts"
 import { ask } from "./Facts.ts"
-import { renamesOf, underNames } from "./FieldChange.ts"
+import { renamesOf } from "./FieldChange.ts"
 import { lockDomain, reserveName, setLockTimeout } from "./Names.ts"
 import { normalForm } from "./NormalForm.ts"
 import { actorOf, foreignOrigin, type Origin, originParams } from "./Origin.ts"
@@ -33,7 +35,7 @@ import { rolePrefixOf } from "./RolePrefixOf.ts"
 import { specHash } from "./SpecHash.ts"
 import { inOneBlock } from "./SqlText.ts"
 import { type Diff, diff } from "./TableDiff.ts"
-import { accessSql, createTable, foreignKeySql, tableComment, type WantedTable, wantedTable } from "./WantedTable.ts"
+import { accessSql, createTable, familyTable, foreignKeySql, tableComment, type WantedTable } from "./WantedTable.ts"
 
 /** A definition as it is wanted. */
 export interface WantedDefinition {
@@ -63,6 +65,8 @@ export interface Outcome {
   readonly path: string
   readonly pgSchema: string
   readonly pgTable: string
+  /** The table whose rows it shows, where that is another version's. */
+  readonly rowsOf: string | undefined
   /** Of what is served now. */
   readonly generation: number
   /** What was done to the table, in a few words each. */
@@ -75,18 +79,9 @@ export interface Outcome {
 
 type Row = Readonly<Record<string, unknown>>
 
-export const rowSql = `select id, storage_id, serving_hash, (select p.id::text from platform.plans p where p.path = schema_defs.path and p.state in ('Waiting', 'Running')) as plan,
+export const rowSql = `select id, storage_id, owner_id, (select o.pg_table from platform.schema_defs o where o.id = schema_defs.owner_id) as owner_table, serving_hash, (select p.id::text from platform.plans p where p.path = schema_defs.path and p.state in ('Waiting', 'Running')) as plan,
   serving is not null as serving, generation::text as generation, foreign_keys, pg_schema, pg_table,
   state, source, namespace, name from platform.schema_defs where path = $1`
-
-/** The paths that a definition's refs point to, each once. */
-const targetsOf = (spec: SchemaDefinitionSpec): ReadonlyArray<string> => [
-  ...new Set(
-    spec.fields.flatMap(({ ref }) =>
-      ref === undefined ? [] : [formatPath({ ...pathOfDefinition(spec), object: ref.object, version: ref.version })]
-    )
-  )
-]
 
 /** Which of these paths are served, so that a foreign key can point to them. */
 const servedAmong = (tx: Tx, paths: ReadonlyArray<string>) =>
@@ -110,6 +105,8 @@ const form = 3
 /** By which it is told whether a definition is to be provisioned. */
 export const wantedHash = (spec: SchemaDefinitionSpec): string => specHash({ form, spec })
 
+const ownerTable = (row: Row): string | undefined => (typeof row.owner_table === "string" ? row.owner_table : undefined)
+
 const textsOf = (value: unknown): ReadonlyArray<string> => (Array.isArray(value) ? value.map(String) : [])
 
 /** What is in the mirror, if it says that nothing is to do. */
@@ -118,7 +115,7 @@ const unchanged = Effect.fnUntraced(function* (tx: Tx, { origin, spec }: WantedD
   if (typeof row.plan === "string") return undefined
   if (row.source !== origin.source || row.namespace !== origin.namespace || row.name !== origin.name) return undefined
   const path = formatPath(pathOfDefinition(spec))
-  const served = yield* servedAmong(tx, targetsOf(spec))
+  const served = yield* servedAmong(tx, FaceStore.targetsOf(spec))
   const inForce = new Set(textsOf(row.foreign_keys))
   const missing = new Set<string>()
   for (const { name, ref } of spec.fields) {
@@ -132,6 +129,7 @@ const unchanged = Effect.fnUntraced(function* (tx: Tx, { origin, spec }: WantedD
     path,
     pgSchema: String(row.pg_schema),
     pgTable: String(row.pg_table),
+    rowsOf: ownerTable(row),
     generation: Number(row.generation),
     steps: [],
     missing: [...missing],
@@ -146,7 +144,7 @@ const plannedOf = (plan: PlanStore.StoredPlan, steps: Plan["steps"], row: Row, o
   _tag: "Planned",
   path: plan.path,
   pgSchema: String(row.pg_schema),
-  pgTable: String(row.pg_table),
+  pgTable: ownerTable(row) ?? String(row.pg_table),
   id: plan.id,
   hash: plan.hash,
   steps,
@@ -189,17 +187,17 @@ const refusalOf = Effect.fnUntraced(function* (tx: Tx, wanted: WantedDefinition,
   // nothing is served by a withdrawn definition, so whoever comes next may have its path
   const conflict = row === undefined || row.serving !== true ? undefined : foreignOrigin(row, wanted.origin, text)
   if (conflict !== undefined) return yield* conflict
-  const { rows: others } = yield* tx.query(
-    statement("select path from platform.schema_defs where storage = $1 and path <> $2 order by path limit 1", [
-      storageOf(path),
-      text
-    ])
+  const { rows: evolving } = yield* tx.query(
+    statement(
+      `select p.path from platform.plans p join platform.schema_defs s on s.path = p.path
+       where p.state = 'Running' and s.path <> $1 and s.storage_id = $2::int4 limit 1`,
+      [text, row?.storage_id ?? null]
+    )
   )
-  if (others.length > 0) {
+  if (evolving.length > 0) {
     return yield* refused(
-      "VersionsNotYet",
-      `${String(others[0]?.path)} has these records; a second version of an object is not there yet`,
-      [{ pointer: "/spec/version", code: "versions_not_yet", detail: `${String(others[0]?.path)} is there` }]
+      "VersionEvolving",
+      `${String(evolving[0]?.path)}, which has the same records, is being changed`
     )
   }
   return String(domain.pg_schema)
@@ -211,12 +209,19 @@ export interface MirrorIds {
 }
 
 /** The row of a new definition, which gives it its ids. It is served when the transaction commits. */
-const insertRow = Effect.fnUntraced(function* (tx: Tx, wanted: WantedTable, spec: SchemaDefinitionSpec) {
+const insertRow = Effect.fnUntraced(function* (
+  tx: Tx,
+  spec: SchemaDefinitionSpec,
+  schema: string,
+  with_: number | undefined
+) {
   const path = pathOfDefinition(spec)
   const { rows } = yield* tx.query(
     statement(
-      `insert into platform.schema_defs (path, chain, storage, pg_schema, pg_table) values ($1, $2, $3, $4, $5) returning id, storage_id`,
-      [wanted.path, chainOf(path), storageOf(path), wanted.schema, wanted.name]
+      `insert into platform.schema_defs (path, chain, pg_schema, pg_table, storage, storage_id, owner_id)
+       select $1, $2, $3, $4, coalesce(w.storage, $5), coalesce(w.storage_id, nextval('platform.storage_id_seq')), coalesce(w.owner_id, w.id)
+       from (select 1) one left join platform.schema_defs w on w.id = $6 returning id, storage_id`,
+      [formatPath(path), chainOf(path), schema, pgTableOf(path), FaceStore.storageText(spec), with_ ?? null]
     )
   )
   return { id: Number(rows[0]?.id), storage: Number(rows[0]?.storage_id) } satisfies MirrorIds
@@ -237,7 +242,8 @@ export const serve = Effect.fnUntraced(function* (
       `update platform.schema_defs set wanted = $2::jsonb, wanted_hash = $3, serving = $2::jsonb, serving_hash = $3, fingerprint = null, generation = nextval('platform.generation_seq'),
          grants = $4::jsonb, foreign_keys = $5::text[], state = 'Serving', source = $6, namespace = $7, name = $8, uid = $9,
          resource_generation = $10, updated_at = now()
-       where id = $1 returning generation::text as generation`,
+       where id = $1 returning generation::text as generation, storage_id, pg_schema, pg_table,
+         (select o.pg_table from platform.schema_defs o where o.id = schema_defs.owner_id) as owner_table`,
       [
         id,
         JSON.stringify(spec),
@@ -259,6 +265,11 @@ export const serve = Effect.fnUntraced(function* (
   yield* tx.query(
     statement("select pg_notify('velocity_registry', $1)::text as sent", [`def:${formatPath(pathOfDefinition(spec))}`])
   )
+  const { owner_table, pg_schema, pg_table, storage_id } = rows[0] ?? {}
+  const schema = String(pg_schema)
+  const columns = yield* FaceStore.columnsOf(tx, schema, String(owner_table ?? pg_table))
+  const made = yield* FaceStore.family(tx, spec, { id, storage: Number(storage_id) }, columns)
+  yield* FaceStore.keep(tx, made, schema, id)
   return Number(rows[0]?.generation)
 })
 
@@ -267,18 +278,11 @@ export const keepFingerprint = Effect.fnUntraced(function* (tx: Tx, path: string
   const actual = yield* Catalogue.read(tx, schema, table)
   yield* tx.query(
     statement(
-      "update platform.schema_defs set fingerprint = $2, fingerprint_version = current_setting('server_version_num') where path = $1",
+      "update platform.schema_defs set fingerprint = $2, fingerprint_version = current_setting('server_version_num') where storage_id = (select s.storage_id from platform.schema_defs s where s.path = $1)",
       [path, actual === undefined ? null : Catalogue.fingerprint(actual)]
     )
   )
 })
-
-/** The fields that were served last, by name; a withdrawn definition's are kept. */
-const lastFields = (tx: Tx, id: number): Effect.Effect<ReadonlyMap<string, Field>, DatabaseFailure> =>
-  Effect.map(
-    tx.query(statement("select spec::text as spec from platform.field_defs where def_id = $1", [id])),
-    ({ rows }) => new Map(rows.map((row) => JSON.parse(String(row.spec)) as Field).map((field) => [field.name, field]))
-  )
 
 /** How a table that is there and a definition compare. */
 interface Compared extends Comparison {
@@ -287,7 +291,7 @@ interface Compared extends Comparison {
   readonly foreignKeys: ReadonlyArray<string>
 }
 
-/** Compares a table that is there with a definition. Reads, and asks the rows. */
+/** Compares a table that is there with a definition, and with the other versions whose rows it has. Reads, and asks the rows. */
 export const compare = Effect.fnUntraced(function* (
   tx: Tx,
   spec: SchemaDefinitionSpec,
@@ -295,12 +299,13 @@ export const compare = Effect.fnUntraced(function* (
   actual: Catalogue.Catalogue,
   ids: MirrorIds
 ) {
-  const named = wantedTable(spec, schema)
+  const family = yield* FaceStore.family(tx, spec, ids, new Set(Object.keys(actual.columns)))
+  const named = familyTable(family, schema)
   const path = named.path
   if (actual.comment?.split("\n")[0] !== tableComment(path)) {
     return yield* refused("NotOurs", `the table ${schema}.${named.name} is there, and Velocity did not make it`)
   }
-  const { former, unclear } = renamesOf(spec, actual.columns)
+  const { former, unclear } = renamesOf(family.spec, actual.columns)
   if (unclear.size > 0) {
     const faults = [...unclear].map(([name, there]) =>
       fault(
@@ -311,11 +316,11 @@ export const compare = Effect.fnUntraced(function* (
     )
     return yield* refused("CannotEvolve", "it is not clear which field has a new name", faults)
   }
-  const formerSpec = underNames(spec, former)
-  const wanted = wantedTable(formerSpec, schema)
-  const served = yield* servedAmong(tx, targetsOf(spec))
+  const before = familyUnder(family, former)
+  const wanted = familyTable(before, schema)
+  const served = yield* servedAmong(tx, FaceStore.targetsOf(family.spec))
   const keys = wanted.foreignKeys.filter(
-    (key) => actual.constraints[key.name] !== undefined || key.target === path || served.has(key.target)
+    (key) => actual.constraints[key.name] !== undefined || key.targetTable === wanted.name || served.has(key.target)
   )
   const prefix = yield* rolePrefixOf(tx)
   const target = yield* normalForm(tx, {
@@ -323,7 +328,7 @@ export const compare = Effect.fnUntraced(function* (
     statements: [
       ...createTable(wanted),
       ...keys.flatMap((key) => foreignKeySql(wanted, key)),
-      ...accessSql(wanted, formerSpec, ids.id, ids.storage, prefix)
+      ...accessSql(wanted, before, prefix)
     ],
     targets: keys.map((key) => key.targetTable)
   })
@@ -333,17 +338,38 @@ export const compare = Effect.fnUntraced(function* (
     wanted,
     named,
     possible: new Set(keys.map((key) => key.name)),
-    before: yield* lastFields(tx, ids.id),
-    access: accessSql(named, spec, ids.id, ids.storage, prefix)
+    before: family.before,
+    access: accessSql(named, family, prefix),
+    version: spec.version,
+    // what goes from the table, or gets another name in it, has a step of its own
+    gone: goneFields(spec, family.last).filter((name) => {
+      const column = columnOfLast(family, name)
+      return wanted.columns.some((one) => one.name === column) && ![...former.values()].includes(column)
+    })
   }
   const facts = yield* asOwner(tx, schema, (owner) => ask(owner, schema, wanted.name, questionsOf(comparison)))
-  const newNames = new Map([...former].map(([now, was]) => [was, now]))
+  const possible = new Set(keys.map((key) => key.name))
   return {
     ...comparison,
     diff: diff(comparison, facts),
-    foreignKeys: keys.map((key) => newNames.get(key.field) ?? key.field)
+    foreignKeys: fieldsOf(
+      family,
+      named.foreignKeys.filter((_, index) => possible.has(wanted.foreignKeys[index]?.name ?? ""))
+    )
   } satisfies Compared
 })
+
+/** The column that a field was when the version was last served. */
+const columnOfLast = ({ before, wanted }: Family, name: string): string =>
+  wanted.columns.get(name) ?? [...before].find(([, field]) => field.name === name)?.[0] ?? name
+
+/** Of foreign keys, the fields that the version has for them. */
+const fieldsOf = ({ wanted }: Family, keys: WantedTable["foreignKeys"]): ReadonlyArray<string> => {
+  const columns = new Set(keys.map((key) => key.field))
+  return wanted.spec.fields
+    .filter(({ name, ref }) => ref !== undefined && columns.has(wanted.columns.get(name) ?? name))
+    .map(({ name }) => name)
+}
 
 const refusalOfFaults = ({ faults }: Diff): ProvisionRefused | undefined => {
   if (faults.length === 0) return undefined
@@ -391,23 +417,32 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
   const meanwhile = yield* unchanged(tx, wanted, row)
   if (meanwhile !== undefined) return meanwhile
   const schema = yield* refusalOf(tx, wanted, row)
-  const table = wantedTable(spec, schema)
+  const known = yield* FaceStore.versions(tx, spec)
+  const shares = yield* FaceStore.sharing(spec, known)
+  const owner = shares._tag === "Own" ? undefined : ownerOf(known, shares.version)
+  const relation = pgTableOf(path)
+  const table = owner?.relation ?? relation
   const open = row === undefined || typeof row.plan !== "string" ? undefined : yield* PlanStore.byId(tx, row.plan)
   if (row !== undefined && open?.state === "Running" && open.specHash === hash && !shown) {
     return plannedOf(open, yield* PlanStore.steps(tx, open.id), row)
   }
   yield* tx.query(setLockTimeout)
-  yield* reserveName(tx, `${schema}.${table.name}`, text)
+  yield* reserveName(tx, `${schema}.${relation}`, text)
   const ids =
-    row === undefined ? yield* insertRow(tx, table, spec) : { id: Number(row.id), storage: Number(row.storage_id) }
-  const actual = yield* Catalogue.read(tx, schema, table.name)
+    row === undefined
+      ? yield* insertRow(tx, spec, schema, owner?.id)
+      : { id: Number(row.id), storage: Number(row.storage_id) }
+  const actual = yield* Catalogue.read(tx, schema, table)
+  if (actual === undefined && owner !== undefined) {
+    return yield* refused("NotOurs", `the table ${schema}.${table}, whose rows it is to show, is gone`)
+  }
   const made = yield* actual === undefined
-    ? creation(tx, spec, table, ids)
+    ? creation(tx, spec, schema, ids)
     : Effect.map(compare(tx, spec, schema, actual, ids), (compared) => ({ ...compared, actual }))
   const refusal = refusalOfFaults(made.diff)
   if (refusal !== undefined) return yield* refusal
   const plan = planOfDiff(text, hash, made.actual, made.diff)
-  const names = { pg_schema: schema, pg_table: table.name }
+  const names = { pg_schema: schema, pg_table: table }
   const isApproved = approval?.hash === plan.hash || (open?.hash === plan.hash && open.approvedBy !== undefined)
   const state = needsApproval(plan) && !isApproved ? "Waiting" : "Running"
   const stored = (id: string) =>
@@ -450,7 +485,7 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
   const statements = plan.steps.map((one) => one.sql).filter((sql) => sql !== "")
   if (statements.length > 0) yield* asOwner(tx, schema, (owner) => owner.query(inOneBlock(statements)))
   const generation = yield* serve(tx, wanted, ids.id, made.foreignKeys)
-  yield* keepFingerprint(tx, text, schema, table.name)
+  yield* keepFingerprint(tx, text, schema, table)
   yield* AuditChain.insert(tx, {
     chain,
     actor: actorOf(origin),
@@ -463,7 +498,8 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
     _tag: "Applied",
     path: text,
     pgSchema: schema,
-    pgTable: table.name,
+    pgTable: relation,
+    rowsOf: owner?.relation,
     generation,
     steps: namesOf(plan.steps),
     missing: yield* missingOf(tx, spec),
@@ -473,8 +509,8 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
 
 /** The paths that a definition refers to and that are not served. */
 export const missingOf = (tx: Tx, spec: SchemaDefinitionSpec): Effect.Effect<ReadonlyArray<string>, DatabaseFailure> =>
-  Effect.map(servedAmong(tx, targetsOf(spec)), (served) =>
-    targetsOf(spec).filter((target) => target !== formatPath(pathOfDefinition(spec)) && !served.has(target))
+  Effect.map(servedAmong(tx, FaceStore.targetsOf(spec)), (served) =>
+    FaceStore.targetsOf(spec).filter((target) => target !== formatPath(pathOfDefinition(spec)) && !served.has(target))
   )
 
 const nothing: Catalogue.Catalogue = {
@@ -487,14 +523,21 @@ const nothing: Catalogue.Catalogue = {
   policies: {},
   triggers: {},
   grants: [],
-  view: null
+  view: null,
+  faces: null
 }
 
+/** The version that owns the table of another. */
+const ownerOf = (known: ReadonlyArray<KnownVersion>, version: KnownVersion): KnownVersion =>
+  known.find((one) => one.id === version.owner) ?? version
+
 /** A table where there is none. */
-const creation = Effect.fnUntraced(function* (tx: Tx, spec: SchemaDefinitionSpec, table: WantedTable, ids: MirrorIds) {
-  const served = yield* servedAmong(tx, targetsOf(spec))
-  const keys = table.foreignKeys.filter((key) => key.target === table.path || served.has(key.target))
-  const access = accessSql(table, spec, ids.id, ids.storage, yield* rolePrefixOf(tx))
+const creation = Effect.fnUntraced(function* (tx: Tx, spec: SchemaDefinitionSpec, schema: string, ids: MirrorIds) {
+  const family = yield* FaceStore.family(tx, spec, ids, new Set())
+  const table = familyTable(family, schema)
+  const served = yield* servedAmong(tx, FaceStore.targetsOf(family.spec))
+  const keys = table.foreignKeys.filter((key) => key.targetTable === table.name || served.has(key.target))
+  const access = accessSql(table, family, yield* rolePrefixOf(tx))
   return {
     actual: nothing,
     diff: {
@@ -508,10 +551,22 @@ const creation = Effect.fnUntraced(function* (tx: Tx, spec: SchemaDefinitionSpec
         step("switch", "access", access, "none")
       ]
     } satisfies Diff,
-    foreignKeys: keys.map((key) => key.field)
+    foreignKeys: fieldsOf(family, keys)
   }
 })
 
-/** The names of the foreign keys that a definition asks for. */
-export const keyNames = (spec: SchemaDefinitionSpec, schema: string): WantedTable["foreignKeys"] =>
-  wantedTable(spec, schema).foreignKeys
+/** The ref fields of a definition whose foreign keys are in its table. */
+export const keysInForce = Effect.fnUntraced(function* (
+  tx: Tx,
+  spec: SchemaDefinitionSpec,
+  schema: string,
+  actual: Catalogue.Catalogue,
+  ids: MirrorIds
+) {
+  const family = yield* FaceStore.family(tx, spec, ids, new Set(Object.keys(actual.columns)))
+  const keys = familyTable(family, schema).foreignKeys
+  return fieldsOf(
+    family,
+    keys.filter((key) => actual.constraints[key.name] !== undefined)
+  )
+})

@@ -14,8 +14,12 @@ export type RefusalReason =
   | "PathConflict"
   /** The mirror row belongs to another source (a cluster, another folder). */
   | "NotAdopted"
-  /** A second version of an object. */
-  | "VersionsNotYet"
+  /** The version whose records it is to show is not there. */
+  | "VersionMissing"
+  /** Another version of the same rows is being changed. */
+  | "VersionEvolving"
+  /** Versions that share its rows are there. */
+  | "HasFaces"
   /** A change that is not made to a table that is there. */
   | "CannotEvolve"
   /** `deletionPolicy: Delete`. */

@@ -4,9 +4,10 @@
  * What is there is compared with it through the catalogue alone (`Catalogue`), never through this SQL.
  */
 import { decimalOf, type Field, pgType } from "../domain/Field.ts"
-import { constraintName, historyViewOf, liveColumn, pgTableOf, rolesOf } from "../domain/Names.ts"
+import { constraintName, formatPath, historyViewOf, liveColumn, pgTableOf, rolesOf } from "../domain/Names.ts"
 import { pathOfDefinition, type SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
-import { historyConditionOf, policiesOf } from "./Policies.ts"
+import type { Family } from "./Faces.ts"
+import { faceSql, facesOf, historyCondition, historySql, sharedPolicies } from "./FaceView.ts"
 import { nameList, qualified, quoteName, quoteText } from "./SqlText.ts"
 
 /** Where in the spec something was asked for. */
@@ -37,6 +38,8 @@ export type CheckPurpose = "min" | "max" | "minLength" | "maxLength" | "pattern"
 
 export interface WantedCheck extends WantedPart {
   readonly field: string
+  /** The field that says it. */
+  readonly bound: Field
   readonly purpose: CheckPurpose
   /** Its condition. */
   readonly condition: string
@@ -85,13 +88,13 @@ export const columnType = (field: Field): string => (pgType(field) === "text" ? 
 export const liveSql = (name: string): string =>
   `${quoteName(liveColumn(name))} boolean generated always as (case when ${quoteName(name)} is not null and deleted_at is null then true end) stored`
 
-const columnOf = (field: Field, index: number): WantedColumn => ({
+const columnOf = (field: Field, at: Path): WantedColumn => ({
   name: field.name,
   field,
   type: columnType(field),
   defaultSql: field.default === undefined ? undefined : literalOf(field, String(field.default)),
   live: field.type === "ref" ? liveSql(field.name) : undefined,
-  at: ["fields", index]
+  at
 })
 
 interface Check {
@@ -126,9 +129,16 @@ const checksOf = (field: Field): ReadonlyArray<Check> => {
   return checks
 }
 
+/** What other versions have to do with a table. */
+export type Shared = Pick<Family, "bounds" | "tables" | "place">
+
+/** The table of the versions that share it. */
+export const familyTable = (family: Family, schema: string): WantedTable => wantedTable(family.spec, schema, family)
+
 /** The table of a definition. */
-export const wantedTable = (spec: SchemaDefinitionSpec, schema: string): WantedTable => {
+export const wantedTable = (spec: SchemaDefinitionSpec, schema: string, shared?: Shared): WantedTable => {
   const path = pathOfDefinition(spec)
+  const placeOf = shared?.place ?? ((_: string, index: number) => ["fields", index])
   const pathText = `${spec.org}/${spec.app}/${spec.domain}/${spec.object}/${spec.version}`
   const name = pgTableOf(path)
   const table = qualified(schema, name)
@@ -138,13 +148,34 @@ export const wantedTable = (spec: SchemaDefinitionSpec, schema: string): WantedT
         name: constraintName("ck", name, [field.name], purpose),
         fields: [field.name],
         field: field.name,
+        bound: field,
         purpose,
         condition,
         comment: `${purpose} of ${field.name}`,
-        at: ["fields", index, purpose]
+        at: [...placeOf(field.name, index), purpose]
       })
     )
   )
+  // a bound holds for every row, whichever version says it; one that two versions say alike is one
+  for (const { field, version } of shared?.bounds ?? []) {
+    for (const { condition, purpose } of checksOf(field)) {
+      if (checks.some((one) => one.field === field.name && one.condition === condition)) continue
+      const standard = constraintName("ck", name, [field.name], purpose)
+      const own = checks.some((one) => one.name === standard)
+        ? constraintName("ck", name, [field.name], `${purpose} ${version}`)
+        : standard
+      checks.push({
+        name: own,
+        fields: [field.name],
+        field: field.name,
+        bound: field,
+        purpose,
+        condition,
+        comment: `${purpose} of ${field.name} in ${version}`,
+        at: [...placeOf(field.name, 0), purpose]
+      })
+    }
+  }
   const index = (fields: ReadonlyArray<string>, unique: boolean, at: Path): WantedIndex => ({
     name: constraintName(unique ? "uq" : "ix", name, fields),
     fields,
@@ -156,9 +187,9 @@ export const wantedTable = (spec: SchemaDefinitionSpec, schema: string): WantedT
   })
   const indexes = [
     ...spec.fields.flatMap((field, position) => [
-      ...(field.unique ? [index([field.name], true, ["fields", position, "unique"])] : []),
+      ...(field.unique ? [index([field.name], true, [...placeOf(field.name, position), "unique"])] : []),
       ...(field.type === "ref" || (field.indexed && !field.unique)
-        ? [index([field.name], false, ["fields", position, "indexed"])]
+        ? [index([field.name], false, [...placeOf(field.name, position), "indexed"])]
         : [])
     ]),
     ...(spec.uniqueConstraints ?? []).map(({ fields }, position) =>
@@ -169,18 +200,18 @@ export const wantedTable = (spec: SchemaDefinitionSpec, schema: string): WantedT
     if (field.ref === undefined) return []
     const { object, version } = field.ref
     const target = { ...path, object, version }
-    const targetTable = pgTableOf(target)
+    const targetTable = shared?.tables.get(formatPath(target)) ?? pgTableOf(target)
     const constraint = constraintName("fk", name, [field.name])
     return [
       {
         name: constraint,
         fields: [field.name],
         field: field.name,
-        target: `${spec.org}/${spec.app}/${spec.domain}/${object}/${version}`,
+        target: formatPath(target),
         targetTable,
         sql: `alter table ${table} add constraint ${quoteName(constraint)} foreign key (${quoteName(field.name)}, ${quoteName(liveColumn(field.name))}) references ${qualified(schema, targetTable)} (id, _live) not valid`,
         comment: `${field.name} refers to ${object}/${version}`,
-        at: ["fields", position, "ref"]
+        at: [...placeOf(field.name, position), "ref"]
       }
     ]
   })
@@ -190,7 +221,7 @@ export const wantedTable = (spec: SchemaDefinitionSpec, schema: string): WantedT
     name,
     table,
     view: qualified(schema, historyViewOf(name)),
-    columns: spec.fields.map(columnOf),
+    columns: spec.fields.map((field, position) => columnOf(field, placeOf(field.name, position))),
     checks,
     indexes,
     foreignKeys
@@ -276,21 +307,15 @@ const erasureSql = ({ schema, table }: WantedTable, prefix: string): ReadonlyArr
 ]
 
 /**
- * Row-level security, policies, grants and the history view; may be run again and again. `storage` is the id that history is keyed by, `prefix` that of the
- * installation's roles.
+ * Row-level security, policies, grants, the history view, and the views of other versions, which must not be there; all else
+ * may be run again and again. `prefix` is that of the installation's roles.
  */
-export const accessSql = (
-  wanted: WantedTable,
-  spec: SchemaDefinitionSpec,
-  definition: number,
-  storage: number,
-  prefix = ""
-): ReadonlyArray<string> => {
+export const accessSql = (wanted: WantedTable, family: Family, prefix = ""): ReadonlyArray<string> => {
   const roles = rolesOf(wanted.schema)
   const all = nameList([roles.reader, roles.writer, roles.admin])
   const writers = nameList([roles.writer, roles.admin])
-  const { insert, select, update } = policiesOf(spec, definition)
-  const history = historyConditionOf(spec)
+  const { insert, select, update } = sharedPolicies(family)
+  const [owner] = family.members
   return [
     `alter table ${wanted.table} enable row level security, force row level security`,
     // without it adding a foreign key would validate nothing, and a backfill touch no row
@@ -302,13 +327,11 @@ export const accessSql = (
     `create policy velocity_select on ${wanted.table} for select to ${all} using (${select})`,
     `create policy velocity_insert on ${wanted.table} for insert to ${writers} with check (${insert})`,
     `create policy velocity_update on ${wanted.table} for update to ${writers} using (${update}) with check (${update})`,
-    `create or replace view ${wanted.view} with (security_barrier = true) as
-  select id as event_id, entity_id, version, op, occurred_at, actor, request_id, changed, state
-  from platform.event_log where storage_id = ${storage}${history === undefined ? "" : ` and (${history})`}`,
-    `comment on view ${wanted.view} is ${quoteText(`The past of ${wanted.path}`)}`,
+    ...historySql(wanted.view, wanted.path, family.storage, historyCondition(family, owner)),
     `grant select on ${wanted.table}, ${wanted.view} to ${all}`,
     `grant insert, update on ${wanted.table} to ${writers}`,
-    ...erasureSql(wanted, prefix)
+    ...erasureSql(wanted, prefix),
+    ...facesOf(family).flatMap((member) => faceSql(wanted, family, member))
   ]
 }
 

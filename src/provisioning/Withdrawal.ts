@@ -3,20 +3,24 @@
  * replica has said so, and then rights are taken away.
  */
 import { Effect } from "effect"
+import { historyViewOf } from "../domain/Names.ts"
+import type { SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { statement } from "../postgres/Statement.ts"
 import * as Catalogue from "./Catalogue.ts"
+import * as FaceStore from "./FaceStore.ts"
 import { lockDomain, setLockTimeout } from "./Names.ts"
 import { actorOf, foreignOrigin, type Origin } from "./Origin.ts"
 import * as PlanStore from "./PlanStore.ts"
-import { rowSql } from "./Provision.ts"
+import { keepFingerprint, rowSql } from "./Provision.ts"
 import { type ProvisionRefused, refused } from "./ProvisionRefused.ts"
+import { rolePrefixOf } from "./RolePrefixOf.ts"
 import { servingOf } from "./ServingState.ts"
-import { inOneBlock } from "./SqlText.ts"
-import { withdrawSql } from "./WantedTable.ts"
+import { inOneBlock, qualified } from "./SqlText.ts"
+import { accessSql, familyTable, withdrawSql } from "./WantedTable.ts"
 
 /** A definition that is to be served no longer. */
 export interface Withdrawal {
@@ -35,11 +39,49 @@ export type Withdrawn =
 
 const nothing: Withdrawn = { _tag: "Nothing" }
 
-/** Takes from domain roles every right on a table that nobody serves any more. */
-const revoke = Effect.fnUntraced(function* (tx: Tx, { origin, path }: Withdrawal, schema: string, name: string) {
+/**
+ * Takes the views of a version away whose rows are another's, and what the table's policies said of it. Its columns stay, as
+ * rows do, and are filled on by what their defaults say.
+ */
+const withdrawFace = Effect.fnUntraced(function* (
+  tx: Tx,
+  schema: string,
+  table: string,
+  view: string,
+  ownerId: number
+) {
+  const { rows } = yield* tx.query(
+    statement(
+      "select path, serving::text as serving, storage_id from platform.schema_defs where id = $1 and serving is not null",
+      [ownerId]
+    )
+  )
+  const [row] = rows
+  const actual = yield* Catalogue.read(tx, schema, table)
+  if (row === undefined || actual === undefined) return
+  const spec = JSON.parse(String(row.serving)) as SchemaDefinitionSpec
+  const ids = { id: ownerId, storage: Number(row.storage_id) }
+  const family = yield* FaceStore.family(tx, spec, ids, new Set(Object.keys(actual.columns)))
+  const views = [...Object.keys(actual.faces ?? {}), historyViewOf(view)]
+  const access = accessSql(familyTable(family, schema), family, yield* rolePrefixOf(tx))
+  const away = views.map((name) => `drop view if exists ${qualified(schema, name)}`)
+  yield* asOwner(tx, schema, (owner) => owner.query(inOneBlock([...away, ...access])))
+  yield* FaceStore.keep(tx, family, schema, 0)
+  yield* keepFingerprint(tx, String(row.path), schema, table)
+})
+
+/** Takes from domain roles every right on rows that nobody serves any more through this definition. */
+const revoke = Effect.fnUntraced(function* (
+  tx: Tx,
+  { origin, path }: Withdrawal,
+  row: Readonly<Record<string, unknown>>
+) {
+  const schema = String(row.pg_schema)
+  const name = String(row.pg_table)
+  const isFace = typeof row.owner_table === "string"
   yield* tx.query(setLockTimeout)
-  const actual = yield* Catalogue.read(tx, schema, name)
-  if (actual !== undefined) {
+  if (isFace) yield* withdrawFace(tx, schema, String(row.owner_table), name, Number(row.owner_id))
+  else if ((yield* Catalogue.read(tx, schema, name)) !== undefined) {
     yield* asOwner(tx, schema, (owner) => owner.query(inOneBlock(withdrawSql(schema, name))))
   }
   yield* tx.query(
@@ -51,7 +93,7 @@ const revoke = Effect.fnUntraced(function* (tx: Tx, { origin, path }: Withdrawal
     action: "operator.schema.withdraw",
     outcome: "ok",
     schemaPath: path,
-    payload: { kept: `${schema}.${name}` }
+    payload: { kept: `${schema}.${isFace ? String(row.owner_table) : name}` }
   })
 })
 
@@ -60,7 +102,8 @@ const chainOfPath = (path: string): string => path.split("/").slice(0, 3).join("
 /**
  * Ends serving a definition whose resource was deleted (`Retain`): answers become 410 `gone`; when every replica has
  * acknowledged that, which may take another call, domain roles lose every right on the table. Its rows, its path and its
- * name stay. Fails with `Referenced` while a definition that stays refers to it.
+ * name stay. Fails with `Referenced` while a definition that stays refers to it, and with `HasFaces` while another version
+ * shows its rows.
  */
 export const withdraw = Effect.fn("Provision.withdraw")(function* (
   tx: Tx,
@@ -85,6 +128,16 @@ export const withdraw = Effect.fn("Provision.withdraw")(function* (
     )
     const staying = referring.map((one) => String(one.path)).filter((one) => !leaving.has(one))
     if (staying.length > 0) return yield* refused("Referenced", `${staying.join(", ")} refer to it`)
+    // one that is on its way out still has its view
+    const { rows: faces } = yield* tx.query(
+      statement(
+        "select path from platform.schema_defs where owner_id = $1 and (serving is not null or state = 'Withdrawing') order by path limit 10",
+        [row.id]
+      )
+    )
+    if (faces.length > 0) {
+      return yield* refused("HasFaces", `${faces.map((one) => String(one.path)).join(", ")} show its records`)
+    }
     yield* tx.query(
       statement(
         `update platform.schema_defs set wanted = null, wanted_hash = null, serving = null, serving_hash = null, fingerprint = null, grants = '{}', state = 'Withdrawing',
@@ -99,6 +152,6 @@ export const withdraw = Effect.fn("Provision.withdraw")(function* (
   // whoever still serves it would meet a table that he may not touch, and take that for a fault
   const behind = (yield* servingOf(tx, path))?.behind ?? []
   if (behind.length > 0) return { _tag: "Waits", for: behind }
-  yield* revoke(tx, withdrawal, String(row.pg_schema), String(row.pg_table))
+  yield* revoke(tx, withdrawal, row)
   return { _tag: "Done" }
 })

@@ -83,8 +83,11 @@ export class ProveRecords extends Context.Service<
         const requestId = row.request_id === null ? null : String(row.request_id)
         const found = { id, event: String(row.event), at: String(row.at), requestId }
         const [entries] = yield* asked(type, auditor.bundle([ProofSql.entriesSql(type, found)]))
-        const shown = { record: String(row.record), fields: String(row.fields) }
+        const fields = String(row.fields)
         for (const entry of entries?.rows ?? []) {
+          // under the path of the version through which it was written, as the entry has it
+          const record = `{"path":${JSON.stringify(String(entry.path))},${String(row.record).slice(1)}`
+          const shown = { record, fields }
           if (entry.root === null) return { ...shown, batch: undefined, entry: String(entry.id) }
           const one = ProofSql.batchSql(type, String(entry.first), String(entry.last), requestId)
           const events = yield* asTenant(type, caller, one, "read")

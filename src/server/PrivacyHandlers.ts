@@ -13,6 +13,7 @@ import { type ExactObject, isExactObject } from "../domain/ExactJson.ts"
 import { boundedFaults, type Fault, fault } from "../domain/Fault.ts"
 import { chainOf, formatPath, parsePath, type RecordPath } from "../domain/Names.ts"
 import { type Problem, problem } from "../domain/Problem.ts"
+import { tableNameOf } from "../domain/ServedDefinition.ts"
 import { isUuid } from "../domain/Uuid.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { type Erased, PrivacyTx } from "../postgres/PrivacyTx.ts"
@@ -105,7 +106,10 @@ export const privacyHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeo
         if (reason._tag !== "ForeignKey") return undefined
         for (const definition of registry.definitions()) {
           const type = definition.chain === chainOf(path) ? registry.peers(definition.path) : undefined
-          const fields = type?.def.pgTable === reason.table ? type.constraint(reason.constraint)?.fields : undefined
+          const fields =
+            type !== undefined && tableNameOf(type.def) === reason.table
+              ? type.constraint(reason.constraint)?.fields
+              : undefined
           if (fields !== undefined) return `live records of ${definition.path} refer to it by ${fields.join(", ")}`
         }
         return undefined

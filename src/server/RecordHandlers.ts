@@ -102,17 +102,22 @@ export const recordHandlers = ({ bodyTimeout }: Pick<ServerSettings, "bodyTimeou
         return { type, caller } satisfies Authorized
       })
 
-      /** The types of a domain that refer to one. */
-      const referring = (type: Pick<RecordType, "chain" | "def">): ReadonlyArray<Referring> =>
-        registry.definitions().flatMap(({ chain, path, serving }) => {
+      /** The types of a domain that refer to the rows of one, by whichever version; those by this version first. */
+      const referring = (type: Pick<RecordType, "chain" | "def" | "path">): ReadonlyArray<Referring> => {
+        const exact: Array<Referring> = []
+        const others: Array<Referring> = []
+        for (const { chain, path, serving } of registry.definitions()) {
           const other = serving && chain === type.chain ? registry.peers(path) : undefined
-          if (other === undefined) return []
-          return other.def.spec.fields.flatMap((field) =>
-            field.ref?.object === type.def.spec.object && field.ref.version === type.def.spec.version
-              ? [{ type: other, field, onDelete: field.ref.onDelete }]
-              : []
-          )
-        })
+          for (const field of other?.def.spec.fields ?? []) {
+            const target = other?.fields.get(field.name)?.target
+            if (other === undefined || field.ref === undefined || target === undefined) continue
+            const among = target === type.path ? exact : others
+            if (target !== type.path && registry.peers(target)?.def.storageId !== type.def.storageId) continue
+            among.push({ type: other, field, onDelete: field.ref.onDelete })
+          }
+        }
+        return [...exact, ...others]
+      }
 
       /** The types around one, and the roles that a caller has on each, to read it if nothing else is said: a binding may be for some alone. */
       const around = ({ identity }: Caller) => ({

@@ -104,7 +104,7 @@ from platform.revoked_actors having 'revoked' = any ($3)`
 
 const definitionsSql = `
 select id, path, chain, storage, storage_id, generation::text as generation, pg_schema, pg_table, foreign_keys, state,
-       serving is not null as served,
+       serving is not null as served, face::text as face,
        case when concat(id, ':', generation) = any ($2::text[]) then null else serving::text end as serving,
        wanted is null as unwanted
 from platform.schema_defs where chain = any ($1::text[])`
@@ -155,7 +155,8 @@ const definitionRow = (row: SqlResult["rows"][number], before: Snapshot["definit
       storageId: Number(row.storage_id),
       pgSchema: String(row.pg_schema),
       pgTable: String(row.pg_table),
-      foreignKeys: texts(row.foreign_keys)
+      foreignKeys: texts(row.foreign_keys),
+      face: text(row.face)
     }
   }
 }

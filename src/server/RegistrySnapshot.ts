@@ -33,6 +33,8 @@ export interface DefinitionRow {
     readonly pgSchema: string
     readonly pgTable: string
     readonly foreignKeys: ReadonlyArray<string>
+    /** `Face` as JSON text; undefined where the rows are no other version's. */
+    readonly face: string | undefined
   }
 }
 
@@ -214,12 +216,14 @@ const decoded = new WeakMap<DefinitionRow, Result.Result<ServedDefinition, strin
 export const servedBy = (row: DefinitionRow): Result.Result<ServedDefinition, string> => {
   const known = decoded.get(row)
   if (known !== undefined) return known
-  const { chain, generation, id, path, rest, serving, storage } = row
+  const { chain, generation, id, path, serving, storage } = row
+  const { face, ...rest } = row.rest
+  const shared = face === undefined ? {} : { face: parsed(face) }
   const made =
     serving === undefined
       ? Result.fail("nothing is served")
       : Result.mapError(
-          decodeDefinition({ id, path, chain, storage, generation, ...rest, spec: parsed(serving) }),
+          decodeDefinition({ id, path, chain, storage, generation, ...rest, ...shared, spec: parsed(serving) }),
           (error) => error.message
         )
   decoded.set(row, made)

@@ -54,6 +54,11 @@ export const cases: ReadonlyArray<Case> = [
   ...["org", "app", "domain", "database"].map((one) => changed(domain("tenant"), one, "other")),
   ...["org", "app", "domain", "object"].map((one) => changed(kept("kept"), one, "other")),
   changed(kept("kept"), "version", "v2"),
+  {
+    name: "a version that shares its own rows",
+    message: "a version cannot share its own rows",
+    manifest: definition("tenant", "broken", { sharesRowsWith: "v1" })
+  },
   ...["org", "app", "domain"].map((one) => changed(binding("tenant", "kept"), one, "other")),
   ...["org", "app", "domain"].map((one) => changed(apiKey("tenant", "kept"), one, "other")),
   changed(apiKey("tenant", "kept"), "actor", "keys/other"),

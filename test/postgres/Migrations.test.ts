@@ -28,7 +28,8 @@ const files = [
   "0010_record_proof.sql",
   "0011_evolution.sql",
   "0012_api_keys.sql",
-  "0013_serving.sql"
+  "0013_serving.sql",
+  "0014_faces.sql"
 ]
 
 /** A copy of the migrations in which some files have another text, or none. */

@@ -1,6 +1,6 @@
 /**
  * Definitions, records, and what becomes of them. A case is a folder: `before.yaml` (the last document is the subject, those
- * before it are provisioned first; SUBJECT, TARGET, OTHER and TARGET_TABLE stand for names of the case's own), `data.ndjson` (`_in` names another object than the subject), `after.yaml`, and
+ * before it are provisioned first, other versions of it among them; SUBJECT, TARGET, OTHER and TARGET_TABLE stand for names of the case's own), `data.ndjson` (`_in` names another object than the subject), `after.yaml`, and
  * `expected.txt`: the plan, what is refused, how the catalogue differs from the wanted one in the end, and the records.
  * Written anew with `vitest -u`.
  */
@@ -59,6 +59,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
               .replaceAll(schema, "SCHEMA")
               .replaceAll(org, "ORG")
               .replaceAll(table, "TABLE")
+              .replaceAll(`case_${position}_v2`, "OTHER_VERSION")
               .replaceAll(subject, "SUBJECT")
               .replaceAll(`target_${position}_v1`, "TARGET_TABLE")
               .replaceAll(`target-${position}`, "TARGET")
@@ -127,7 +128,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
             text.push(asked._tag)
           }
           const [row] = yield* look("select id, storage_id from platform.schema_defs where path = $1", [
-            `${chain}/${subject}/v1`
+            `${chain}/${subject}/${spec.version}`
           ])
           const differences = yield* runner.transaction((tx) =>
             Effect.gen(function* () {

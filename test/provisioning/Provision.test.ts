@@ -277,9 +277,8 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         expect(yield* refusalOf(apply(table([...all, { name: "b", type: "uuid", renamedFrom: ["a"] }])))).toBe(
           "Invalid /spec/fields/3/renamedFrom/0"
         )
-        expect(yield* refusalOf(apply(define({ object: "fixed", version: "v2", fields: all })))).toBe(
-          "VersionsNotYet /spec/version"
-        )
+        const absent = { object: "fixed", version: "v2", sharesRowsWith: "v3", fields: all }
+        expect(yield* refusalOf(apply(define(absent)))).toBe("VersionMissing")
         expect(yield* refusalOf(apply(table([field({ min: "3" })])))).toBe("Invalid /spec/fields/0/min")
         expect(yield* refusalOf(apply(table(all), originOf("somebody")))).toBe("PathConflict")
         expect(yield* refusalOf(apply(table(all), originOf("fixed", { source: "cluster-1" })))).toBe("NotAdopted")

@@ -99,6 +99,7 @@ describe("Denials", () => {
 describe("Failures", () => {
   const type = {
     path: "a/b/c/d/v1",
+    fieldOf: (column: string) => column,
     constraint: (name: string) =>
       name === "uq_1"
         ? ({ kind: "unique", fields: ["x", "y"], code: "unique", detail: "taken" } as const)

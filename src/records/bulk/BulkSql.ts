@@ -60,7 +60,7 @@ new as (
   from input i, verdict v, (select clock_timestamp() as at) c
   where v.entered and v.bad is null
   returning *),
-${eventSql(def, "create", createdFields(fields), newEventId, "$2::text", "$3::text")}
+${eventSql(def, "create", createdFields(def), newEventId, "$2::text", "$3::text")}
 select v.bad from verdict v`
   }
   const document = `[${records.map(element).join(",")}]`

@@ -12,13 +12,15 @@ import { stateColumn } from "../type/Projection.ts"
 import type { RecordType } from "../type/RecordType.ts"
 import { rowFilterSql } from "../type/RowFilterSql.ts"
 
-/** One row: `head` (`record` and `fields` as JSON), the `event`, when it was (`at`), its `request_id` and `version`. */
+/** One row: `record` (without its path) and `fields` as JSON, the `event`, when it was (`at`), its `request_id` and `version`. */
 export const proofSql = (type: RecordType, caller: Caller, id: string): Statement => {
   const parameters = new Parameters()
   const { bind } = parameters
   const entity = `${bind(id)}::uuid`
-  const shown = `${bind([...systemColumns, ...type.projection(caller.roles).clear])}::text[]`
-  const path = `${bind(type.path)}::text`
+  const { clear } = type.projection(caller.roles)
+  // by the names that the state has, which its hash is over
+  const keys = [...type.fields.values()].flatMap((plan) => (clear.has(plan.name) ? plan.keys : []))
+  const shown = `${bind([...systemColumns, ...keys])}::text[]`
   const filters = [
     rowFilterSql(
       type.rowFilter("read", caller.roles),
@@ -33,7 +35,7 @@ export const proofSql = (type: RecordType, caller: Caller, id: string): Statemen
       : `, platform.audit_act(_r.id, 'read', jsonb_build_object('proof', true, 'version', _r.version)) is null as unaudited`
   return statement(
     `select _r.version, _p.proof ->> 'event' as event, _h.occurred_at::text as at, _h.request_id,
-  json_build_object('path', ${path}, 'storage_id', _p.proof -> 'storage_id', 'entity_id', _r.id, 'version', _r.version, 'op', _p.proof -> 'op')::text as record,
+  json_build_object('storage_id', _p.proof -> 'storage_id', 'entity_id', _r.id, 'version', _r.version, 'op', _p.proof -> 'op')::text as record,
   (select json_agg(case when _f.field ? 'name'
       then json_build_object('name', _f.field -> 'name', 'value', (_h.state -> (_f.field ->> 'name'))::text, 'salt', _f.field -> 'salt')
       else to_json(_f.field) end order by _f.n)::text
@@ -58,15 +60,15 @@ export const entriesSql = (
   found: { readonly id: string; readonly event: string; readonly at: string; readonly requestId: string | null }
 ): Statement =>
   statement(
-    `select a.id::text as id, a.payload ->> 'first_id' as first, a.payload ->> 'last_id' as last, a.payload ->> 'root' as root
+    `select a.id::text as id, a.schema_path as path, a.payload ->> 'first_id' as first, a.payload ->> 'last_id' as last, a.payload ->> 'root' as root
 from platform.audit_log a
-where a.chain = $1 and a.schema_path = $2 and a.outcome = 'ok' and a.request_id is not distinct from $3
+where a.chain = $1 and a.schema_path = any ($2::text[]) and a.outcome = 'ok' and a.request_id is not distinct from $3
   and a.occurred_at >= $4::timestamptz - interval '1 minute' and a.occurred_at < $4::timestamptz + interval '1 hour'
   and ((a.entity_id = $5::uuid and a.payload ->> 'event' = $6)
     or (a.entity_id is null and a.action = 'create' and a.payload ? 'root'
         and $5::uuid between (a.payload ->> 'first_id')::uuid and (a.payload ->> 'last_id')::uuid))
 order by a.occurred_at limit ${maxEntries}`,
-    [type.chain, type.path, found.requestId, found.at, found.id, found.event]
+    [type.chain, type.def.face?.paths ?? [type.path], found.requestId, found.at, found.id, found.event]
   )
 
 /** The events that an entry of many covers: `id` and `hash`, in the order of their tree. */

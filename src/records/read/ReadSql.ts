@@ -308,12 +308,18 @@ export const historySql = (
     ? `, ${auditCall(entity, `jsonb_build_object('history', true, 'count', count(*) ${onPage})`)} is null as unaudited`
     : ""
   // an erased event has no state, and says so rather than that its fields are empty
-  const renamed = [...type.fields.values()].flatMap(({ field, name }) =>
-    projection.clear.has(name) ? (field.renamedFrom ?? []).map((former) => [former, name] as const) : []
+  const renamed = [...type.fields.values()].flatMap(({ keys, name }) =>
+    projection.clear.has(name) ? keys.filter((key) => key !== name).map((key) => [key, name] as const) : []
   )
-  const nameNow = renamed.map(([former, name]) => ` when ${quoteText(former)} then ${quoteText(name)}`).join("")
+  const nameNow = [
+    ...renamed.map(([key, name]) => ` when ${quoteText(key)} then ${quoteText(name)}`),
+    // columns of other versions, whatever they are called
+    ...(type.def.face?.columns ?? [])
+      .filter(({ field }) => field === undefined)
+      .map(({ name }) => ` when ${quoteText(name)} then null`)
+  ].join("")
   const changedName = nameNow === "" ? "_c.name" : `case _c.name${nameNow} else _c.name end`
-  const state = `case when _r.state is not null then (select row_to_json(_s.*) from (select ${projection.columns(stateRow("_r.state"))}) _s) end`
+  const state = `case when _r.state is not null then (select row_to_json(_s.*) from (select ${projection.columns(stateRow("_r.state", type.def))}) _s) end`
   const sql = `select coalesce(string_agg(_p._j, ',') ${onPage}, '') as items, coalesce(max(_p._n) > ${last}, false) as more,
   array_to_json(array[(max(_p.version) filter (where _p._n = ${last}))::text])::text as keys, ${entered(type, "history")}${audit}
 from (

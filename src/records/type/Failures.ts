@@ -6,6 +6,7 @@
  */
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
+import type { ConstraintMeaning } from "../../domain/Face.ts"
 import { fault } from "../../domain/Fault.ts"
 import type { Operation } from "../../domain/Operation.ts"
 import { type Problem, problem } from "../../domain/Problem.ts"
@@ -20,19 +21,12 @@ export class StaleDefinition extends Data.TaggedError("StaleDefinition")<{
   readonly cause: unknown
 }> {}
 
-/** What a constraint or index of a record type's table says, in the definition's words. */
-export interface ConstraintMeaning {
-  readonly kind: "unique" | "check" | "notNull" | "foreignKey" | "index"
-  readonly fields: ReadonlyArray<string>
-  /** The code of the fault: min, pattern, required, … */
-  readonly code: string
-  readonly detail: string
-}
-
 /** As much of a record type as failures need. */
 export interface Constrained {
   readonly path: string
   readonly constraint: (name: string) => ConstraintMeaning | undefined
+  /** The field that a column of its table is; undefined where the version has none for it. */
+  readonly fieldOf: (column: string) => string | undefined
 }
 
 /** Seconds that a client is asked to wait. */
@@ -89,8 +83,11 @@ export const failureOf = (
       return reason.constraint === ""
         ? problem("unavailable", { headers: soon, cause })
         : ofConstraint(type, reason.constraint, cause)
-    case "NotNull":
-      return problem("invalid", { errors: [fault([reason.column], "required", "must not be null")], cause })
+    case "NotNull": {
+      const field = type.fieldOf(reason.column)
+      const errors = field === undefined ? [] : [fault([field], "required", "must not be null")]
+      return problem("invalid", { errors, cause })
+    }
     case "OutOfRange":
       return ofRange(type, reason.index, cause)
     case "InvalidText":

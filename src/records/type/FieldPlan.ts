@@ -19,4 +19,6 @@ export interface FieldPlan {
   readonly operators: ReadonlySet<QueryOperator>
   /** The path that a ref points to. */
   readonly target: string | undefined
+  /** The members of a state in history that hold it: today's first, then those of before. */
+  readonly keys: ReadonlyArray<string>
 }

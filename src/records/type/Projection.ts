@@ -7,7 +7,8 @@
  * prints numbers at their scale, timestamps as ISO 8601 with offset and jsonb as it is, and takes any number of columns.
  */
 import { type Visibility, visibilityOf } from "../../domain/Access.ts"
-import { type Field, systemColumns } from "../../domain/Field.ts"
+import { stateKeys } from "../../domain/Face.ts"
+import { type Field, type FieldType, systemColumns } from "../../domain/Field.ts"
 import type { ServedDefinition } from "../../domain/ServedDefinition.ts"
 import { sha256Hex } from "../../domain/Sha256.ts"
 import { quoteName } from "../../postgres/Statement.ts"
@@ -26,31 +27,34 @@ export interface Row {
   readonly text: (field: Field) => string
 }
 
+/** A column of the row `alias` as it stands in JSON: bytes as base64. */
+export const columnOf = (alias: string, name: string, type: FieldType): string => {
+  const column = `${alias}.${quoteName(name)}`
+  return type === "bytes" ? `translate(encode(${column}, 'base64'), E'\\n', '')` : column
+}
+
 /** The row `alias` of a table. */
 export const tableRow = (alias: string): Row => ({
   system: (name) => `${alias}.${name}`,
-  value: (field) => {
-    const column = `${alias}.${quoteName(field.name)}`
-    return field.type === "bytes" ? `translate(encode(${column}, 'base64'), E'\\n', '')` : column
-  },
+  value: (field) => columnOf(alias, field.name, field.type),
   text: (field) => `${alias}.${quoteName(field.name)}`
 })
 
-/** A member of a state: by the field's name, and in states from before it had that name by a former one. */
-const memberOf = (state: string, { name, renamedFrom = [] }: Field): string =>
-  renamedFrom.length === 0
-    ? `${state} -> ${quoteText(name)}`
-    : `coalesce(${[name, ...renamedFrom].map((one) => `${state} -> ${quoteText(one)}`).join(", ")})`
+/** A member of a state: under the name its column has, and in states from before under a former one. */
+const memberOf = (state: string, keys: ReadonlyArray<string>): string =>
+  keys.length === 1
+    ? `${state} -> ${quoteText(keys[0] as string)}`
+    : `coalesce(${keys.map((one) => `${state} -> ${quoteText(one)}`).join(", ")})`
 
 /** The same as text. */
-const textOf = (state: string, field: Field): string =>
-  field.renamedFrom === undefined ? `(${state} ->> ${quoteText(field.name)})` : `(${memberOf(state, field)} #>> '{}')`
+const textOf = (state: string, keys: ReadonlyArray<string>): string =>
+  keys.length === 1 ? `(${state} ->> ${quoteText(keys[0] as string)})` : `(${memberOf(state, keys)} #>> '{}')`
 
 /** The state of an event in history, which has the members of a record. */
-export const stateRow = (state: string): Row => ({
+export const stateRow = (state: string, def: ServedDefinition): Row => ({
   system: (name) => `${state} -> ${quoteText(name)}`,
-  value: (field) => memberOf(state, field),
-  text: (field) => textOf(state, field)
+  value: (field) => memberOf(state, stateKeys(def, field)),
+  text: (field) => textOf(state, stateKeys(def, field))
 })
 
 /** Compiled for a class of callers: all who see the same of each field. */
@@ -126,6 +130,6 @@ export const visibilitiesOf = (def: ServedDefinition, roles: ReadonlyArray<strin
 
 /** How a field is read from an event's state, as its own type. */
 export const stateColumn = (plan: FieldPlan): string => {
-  const text = textOf("_h.state", plan.field)
+  const text = textOf("_h.state", plan.keys)
   return plan.cast === "text" ? text : `${text}::${plan.cast}`
 }

@@ -5,13 +5,14 @@
  * What depends on the caller depends on his roles alone, so it is compiled once for each set of roles that turns up
  * (`projection`, `rowFilter`) and found again by a map look-up.
  */
+import { boundMeaning, type ConstraintMeaning, meanings, stateKeys } from "../../domain/Face.ts"
 import { type Field, type FieldType, fieldTypes, isFilterable, pgType, systemColumns } from "../../domain/Field.ts"
 import { constraintName, type DomainRoles, formatPath, historyViewOf, rolesOf } from "../../domain/Names.ts"
 import type { Operation } from "../../domain/Operation.ts"
 import { operatorsOf, type QueryOperator } from "../../domain/Query.ts"
 import type { ServedDefinition } from "../../domain/ServedDefinition.ts"
 import { quoteName } from "../../postgres/Statement.ts"
-import type { Constrained, ConstraintMeaning } from "./Failures.ts"
+import type { Constrained } from "./Failures.ts"
 import type { FieldPlan } from "./FieldPlan.ts"
 import { compileProjection, type Projection, visibilitiesOf } from "./Projection.ts"
 import { compileRowFilter, type RowFilter } from "./RowFilterSql.ts"
@@ -36,6 +37,7 @@ export interface RecordType extends Constrained {
   /** To which rows these roles may do an operation. */
   readonly rowFilter: (operation: Operation, roles: ReadonlyArray<string>) => RowFilter
   readonly constraint: (name: string) => ConstraintMeaning | undefined
+  readonly fieldOf: (column: string) => string | undefined
 }
 
 /** The record types beside one, by path; undefined where nothing is served. */
@@ -55,7 +57,7 @@ const operatorSets = new Map<FieldType, ReadonlySet<QueryOperator>>(
   fieldTypes.map((type) => [type, new Set(operatorsOf(type))])
 )
 
-const planOf = (field: Field, system: boolean, target: string | undefined): FieldPlan => ({
+const planOf = (field: Field, system: boolean, target: string | undefined, keys: ReadonlyArray<string>): FieldPlan => ({
   name: field.name,
   column: quoteName(field.name),
   type: field.type,
@@ -66,7 +68,8 @@ const planOf = (field: Field, system: boolean, target: string | undefined): Fiel
   filterable: isFilterable(field),
   sortable: field.type !== "json" && field.type !== "bytes",
   operators: operatorSets.get(field.type) ?? new Set(),
-  target
+  target,
+  keys
 })
 
 const systemPlan = (name: (typeof systemColumns)[number]): FieldPlan =>
@@ -80,12 +83,14 @@ const systemPlan = (name: (typeof systemColumns)[number]): FieldPlan =>
       filterable: true
     },
     true,
-    undefined
+    undefined,
+    [name]
   )
 const systemPlans = systemColumns.map(systemPlan)
 
 /** What each constraint of the table means, by its name in Postgres. */
-const constraintsOf = ({ pgTable, spec }: ServedDefinition): ReadonlyMap<string, ConstraintMeaning> => {
+const constraintsOf = ({ face, pgTable, spec }: ServedDefinition): ReadonlyMap<string, ConstraintMeaning> => {
+  if (face !== undefined) return new Map(Object.entries(face.constraints))
   const found = new Map<string, ConstraintMeaning>()
   const add = (
     kind: "uq" | "ck" | "fk" | "ix",
@@ -93,28 +98,17 @@ const constraintsOf = ({ pgTable, spec }: ServedDefinition): ReadonlyMap<string,
     purpose: string,
     meaning: Omit<ConstraintMeaning, "fields">
   ) => found.set(constraintName(kind, pgTable, fields, purpose), { fields, ...meaning })
-  const taken = { kind: "unique", code: "unique", detail: "another live record has this value" } as const
   for (const field of spec.fields) {
-    if (field.unique) add("uq", [field.name], "", taken)
-    else if (field.indexed) {
-      add("ix", [field.name], "", { kind: "index", code: "max_length", detail: "longer than its index can hold" })
+    if (field.unique) add("uq", [field.name], "", meanings.unique)
+    else if (field.indexed) add("ix", [field.name], "", meanings.index)
+    if (field.ref !== undefined) add("fk", [field.name], "", meanings.foreignKey)
+    for (const purpose of ["min", "max", "minLength", "maxLength", "pattern", "enum"] as const) {
+      if (field[purpose] !== undefined) {
+        add("ck", [field.name], purpose, { kind: "check", ...boundMeaning(field, purpose) })
+      }
     }
-    if (field.ref !== undefined) {
-      const detail = "refers to no record that you may see"
-      add("fk", [field.name], "", { kind: "foreignKey", code: "reference_not_found", detail })
-    }
-    const check = (purpose: string, code: string, detail: string) =>
-      add("ck", [field.name], purpose, { kind: "check", code, detail })
-    if (field.min !== undefined) check("min", "min", `at least ${field.min}`)
-    if (field.max !== undefined) check("max", "max", `at most ${field.max}`)
-    if (field.minLength !== undefined) check("minLength", "min_length", `at least ${field.minLength} long`)
-    if (field.maxLength !== undefined) check("maxLength", "max_length", `at most ${field.maxLength} long`)
-    if (field.pattern !== undefined) check("pattern", "pattern", `must match ${field.pattern}`)
-    if (field.enum !== undefined) check("enum", "enum", `one of ${field.enum.join(", ")}`)
   }
-  for (const { fields } of spec.uniqueConstraints ?? []) {
-    add("uq", fields, "", { ...taken, detail: "another live record has these values together" })
-  }
+  for (const { fields } of spec.uniqueConstraints ?? []) add("uq", fields, "", meanings.uniqueTogether)
   return found
 }
 
@@ -141,7 +135,10 @@ export const compile = (def: ServedDefinition): RecordType => {
   const { app, domain, org } = spec
   const targetOf = ({ ref }: Field) =>
     ref === undefined ? undefined : formatPath({ org, app, domain, object: ref.object, version: ref.version })
-  const plans = [...systemPlans, ...spec.fields.map((field) => planOf(field, false, targetOf(field)))]
+  const plans = [
+    ...systemPlans,
+    ...spec.fields.map((field) => planOf(field, false, targetOf(field), stateKeys(def, field)))
+  ]
   const fields = new Map(plans.map((plan) => [plan.name, plan]))
   const constraints = constraintsOf(def)
   const classes = new Map<string, Projection>()
@@ -172,6 +169,7 @@ export const compile = (def: ServedDefinition): RecordType => {
       }
       return compiled(roles)
     },
-    constraint: (name) => constraints.get(name)
+    constraint: (name) => constraints.get(name),
+    fieldOf: (column) => (def.face === undefined ? column : def.face.columns.find(({ name }) => name === column)?.field)
   }
 }

@@ -4,6 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import { Problem, problem } from "../../domain/Problem.ts"
+import { tableNameOf } from "../../domain/ServedDefinition.ts"
 import type { DatabaseFailure } from "../../postgres/DatabaseFailure.ts"
 import { isTransient } from "../../postgres/DatabaseFailure.ts"
 import type { Answer } from "../type/Answer.ts"
@@ -119,7 +120,7 @@ const holderOf = ({ caller, request, type }: Prepared, { reason }: DatabaseFailu
     .referring(type)
     .find(
       (one) =>
-        one.type.def.pgTable === reason.table &&
+        tableNameOf(one.type.def) === reason.table &&
         one.type.constraint(reason.constraint)?.fields.includes(one.field.name) === true &&
         grants(one.type, "read", callerOn(request, caller, one.type.path, "read"))
     )

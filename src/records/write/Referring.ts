@@ -10,6 +10,7 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import { parse } from "../../domain/ExactJson.ts"
+import { stateKeys } from "../../domain/Face.ts"
 import type { Field } from "../../domain/Field.ts"
 import type { Caller } from "../../domain/Identity.ts"
 import { type Problem, problem } from "../../domain/Problem.ts"
@@ -18,6 +19,7 @@ import { quoteName, type Statement, statement } from "../../postgres/Statement.t
 import type { Tx } from "../../postgres/TenantTx.ts"
 import { enterFor, gateSql } from "../type/Entering.ts"
 import type { Values } from "../type/InputDecoder.ts"
+import { quoteText } from "../type/Projection.ts"
 import type { RecordType } from "../type/RecordType.ts"
 import type { CallerValue } from "../type/RowFilterSql.ts"
 import { eventSql, newEventId, stateColumns } from "./WriteSql.ts"
@@ -45,6 +47,7 @@ interface Work {
   readonly request: WriteRequest
   readonly tx: Tx
   readonly audits: Array<Statement>
+  /** Rows, by storage and id: a version's record is the same row as another version's. */
   readonly seen: Set<string>
   left: number
 }
@@ -86,7 +89,8 @@ const changeReferring = (
 ): Statement => {
   const { def } = type
   const set = operation === "delete" ? "deleted_at = c.at" : `${quoteName(field.name)} = null`
-  const changed = operation === "delete" ? "array['deleted_at']" : `array['${field.name}']`
+  const changed =
+    operation === "delete" ? "array['deleted_at']" : `array[${quoteText(stateKeys(def, field)[0] ?? field.name)}]`
   return {
     sql: `with new as (
   update ${type.table} t
@@ -118,7 +122,7 @@ const visit = (
       const judged = operation === "update" && rules.any
       yield* tx.query(contextSql(referring.type, caller, operation))
       const locked = yield* tx.query(lockReferring({ caller, left: work.left }, referring, operation, ids, judged))
-      const found = strings(locked.rows[0]?.ids).filter((id) => !seen.has(`${referring.type.path} ${id}`))
+      const found = strings(locked.rows[0]?.ids).filter((id) => !seen.has(`${referring.type.def.storageId} ${id}`))
       if (found.length === 0) continue
       work.left -= found.length
       if (work.left < 0) return yield* tooMany()
@@ -133,7 +137,7 @@ const visit = (
         }
       }
       if (operation === "delete") {
-        for (const id of found) seen.add(`${referring.type.path} ${id}`)
+        for (const id of found) seen.add(`${referring.type.def.storageId} ${id}`)
         yield* visit(work, referring.type, found)
         yield* tx.query(contextSql(referring.type, caller, operation))
       }
@@ -167,7 +171,14 @@ export const removeReferring = (
   Problem | DatabaseFailure
 > =>
   Effect.gen(function* () {
-    const work: Work = { caller, request, tx, audits: [], seen: new Set([`${type.path} ${id}`]), left: maxReferring }
+    const work: Work = {
+      caller,
+      request,
+      tx,
+      audits: [],
+      seen: new Set([`${type.def.storageId} ${id}`]),
+      left: maxReferring
+    }
     yield* visit(work, type, [id])
     const own = contextSql(type, caller, "delete")
     return { before: [own], after: work.audits.length === 0 ? [] : [...work.audits, own] }

@@ -15,13 +15,14 @@
  * last line (fine print 12).
  */
 
+import { storedColumns } from "../../domain/Face.ts"
 import { type Field, pgType, systemColumns } from "../../domain/Field.ts"
 import type { Caller } from "../../domain/Identity.ts"
 import type { Operation } from "../../domain/Operation.ts"
 import type { ServedDefinition } from "../../domain/ServedDefinition.ts"
 import { quoteName, type Statement } from "../../postgres/Statement.ts"
 import { gateSql } from "../type/Entering.ts"
-import { tableRow, quoteText as text } from "../type/Projection.ts"
+import { columnOf, tableRow, quoteText as text } from "../type/Projection.ts"
 import type { CallerValue } from "../type/RowFilterSql.ts"
 
 /** What of a record type and its caller a statement is made of. */
@@ -133,12 +134,21 @@ export const fromDocument = (field: Field, alias: string): string =>
 export const documentColumns = (fields: ReadonlyArray<Field>): string =>
   fields.map((field) => `${quoteName(field.name)} ${documentType(field)}`).join(", ")
 
-/** The select list of a row's whole state, in the form that history keeps and that bodies have: bytes as base64. */
+/** The select list of a record as rules and patches see it, in the form that bodies have: bytes as base64. */
 export const stateColumns = (fields: ReadonlyArray<Field>, alias: string): string => {
   const row = tableRow(alias)
   return [
     ...systemColumns.map((name) => `${row.system(name)} as ${name}`),
     ...fields.map((field) => `${row.value(field)} as ${quoteName(field.name)}`)
+  ].join(", ")
+}
+
+/** The select list of a row's whole state as history keeps it: every column of the row, of other versions too. */
+const storedState = (def: ServedDefinition, alias: string): string => {
+  const row = tableRow(alias)
+  return [
+    ...systemColumns.map((name) => `${row.system(name)} as ${name}`),
+    ...storedColumns(def).map(({ as, key, type }) => `${columnOf(alias, as, type)} as ${quoteName(key)}`)
   ].join(", ")
 }
 
@@ -185,7 +195,7 @@ export const eventSql = (
   from = "new n"
 ): string => `state as materialized (
   select ${eventId} as event_id, n.id, n.version, n.updated_at, ${changed} as changed,
-    (select to_jsonb(_s.*) from (select ${stateColumns(def.spec.fields, "n")}) _s) as state, uuid_send(gen_random_uuid()) as salt
+    (select to_jsonb(_s.*) from (select ${storedState(def, "n")}) _s) as state, uuid_send(gen_random_uuid()) as salt
   from ${from}),
 event as (
   insert into platform.event_log
@@ -224,22 +234,22 @@ new as (
   from input i, verdict v, (select clock_timestamp() as at) c
   where v.entered and v.dangling = '{}' and not v.outside
   returning *),
-${eventSql(def, "create", createdFields(fields), "$3::uuid", "$4::text", "$5::text")}
+${eventSql(def, "create", createdFields(def), "$3::uuid", "$4::text", "$5::text")}
 select v.dangling, v.outside, n.version, ${bodyOf(shape, bind)} as body
 from verdict v left join new n on true`
   }
   return shape.statement("create", [document, id, facts.event, facts.actor, facts.requestId], build)
 }
 
-/** The names of the fields of `n` that have a value. */
-export const createdFields = (fields: ReadonlyArray<Field>): string =>
-  nameList(fields.map((field) => `case when n.${quoteName(field.name)} is not null then ${text(field.name)} end`))
+/** The columns of `n` that have a value, as history calls them. */
+export const createdFields = (def: ServedDefinition): string =>
+  nameList(storedColumns(def).map(({ as, key }) => `case when n.${quoteName(as)} is not null then ${text(key)} end`))
 
-const changedFields = (fields: ReadonlyArray<Field>): string =>
+const changedFields = (def: ServedDefinition): string =>
   nameList(
-    fields.map((field) => {
-      const column = quoteName(field.name)
-      return `case when n.${column} is distinct from o.${column} then ${text(field.name)} end`
+    storedColumns(def).map(({ as, key }) => {
+      const column = quoteName(as)
+      return `case when n.${column} is distinct from o.${column} then ${text(key)} end`
     })
   )
 
@@ -326,7 +336,7 @@ new as (
   from next x, verdict c
   where t.id = x.id and not c.stale and not c.live and c.read_only = '{}' and c.dangling = '{}' and not c.outside
   returning t.*),
-${eventSql(def, operation, updates ? changedFields(fields) : "array['deleted_at']", "$2::uuid", "$3::text", "$4::text", "new n, old o")}
+${eventSql(def, operation, updates ? changedFields(def) : "array['deleted_at']", "$2::uuid", "$3::text", "$4::text", "new n, old o")}
 select v.before is null as missing, v.stale, v.live, v.read_only, v.dangling, v.outside, n.version, ${bodyOf(shape, bind)} as body,
   g.entered
 from ${entered(def, operation)} g left join verdict v on true left join new n on true`

@@ -151,7 +151,7 @@ export const shapeOf = (
     past: grants(type, "history", historian)
       ? {
           view: type.historyView,
-          columns: () => type.projection(reader.roles).columns(stateRow("_h.state")),
+          columns: () => type.projection(reader.roles).columns(stateRow("_h.state", type.def)),
           filter: (operation, bind) => {
             const { roles } = operation === "history" ? historian : reader
             return rowFilterSql(type.rowFilter(operation, roles), stateColumn, bind)
