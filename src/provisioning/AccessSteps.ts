@@ -9,7 +9,7 @@ const compared = ["enabled", "forced", "policies", "grants", "view", "faces"] as
 
 /** See the module. */
 export const accessSteps = (draft: Draft): void => {
-  const { access, actual, gone, steps, target, wanted } = draft
+  const { access, actual, steps, target, wanted } = draft
   const dropsPolicies = draft.freesColumns || steps.rename.length > 0
   const shut = [
     ...Object.keys(actual.policies)
@@ -31,11 +31,6 @@ export const accessSteps = (draft: Draft): void => {
   if (shut.length > 0) {
     const does = dropsPolicies ? "policies away" : "what is not asked for away"
     steps.shut.push(step("switch", does, shut, "ACCESS EXCLUSIVE", repair))
-  }
-  for (const name of gone) {
-    const why = "clients that use it are refused"
-    const does = `${name} is no longer a field of ${draft.version}`
-    steps.open.push(step("switch", does, [], "ACCESS EXCLUSIVE", { needsApproval: true, why }))
   }
   if (opens) steps.open.push(step("switch", "access", [...remake, ...access], "ACCESS EXCLUSIVE", repair))
   const comment = tableComment(wanted.path)

@@ -30,6 +30,8 @@ export interface Comparison {
   /** The version that is applied, and the fields it was served with that go from it and not from the table. */
   readonly version: string
   readonly gone: ReadonlyArray<string>
+  /** Columns that other versions have, let be empty and give no default, with those versions. */
+  readonly optional: ReadonlyMap<string, ReadonlyArray<string>>
 }
 
 const short = (text: string): string => sha256Hex(text).slice(0, 8)

@@ -193,6 +193,7 @@ export const familyUnder = (family: Family, former: ReadonlyMap<string, string>)
     wanted: members[family.members.indexOf(family.wanted)] ?? family.wanted,
     spec: underNames(family.spec, former),
     bounds: family.bounds.map((one) => ({ ...one, field: { ...one.field, name: was(one.field.name) } })),
+    optional: new Map([...family.optional].map(([name, versions]) => [was(name), versions])),
     formerly: new Map([...family.formerly].map(([name, names]) => [was(name), names])),
     place: (column, index) => place(now.get(column) ?? column, index)
   }

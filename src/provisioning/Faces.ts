@@ -48,6 +48,8 @@ export interface Family {
   readonly before: ReadonlyMap<string, Field>
   /** Of the version that is applied. */
   readonly last: ReadonlyArray<Field>
+  /** Columns that other versions than the one that is applied let be empty without a default of their own. */
+  readonly optional: ReadonlyMap<string, ReadonlyArray<string>>
   /** Names that a column had. */
   readonly formerly: ReadonlyMap<string, ReadonlyArray<string>>
   /** What columns are called now that were called otherwise when they were last kept. */
@@ -265,6 +267,7 @@ export const familyOf = (parts: Parts): { readonly family: Family; readonly faul
       before: last,
       last: before?.fields ?? [],
       formerly: new Map([...formerly].map(([name, names]) => [name, [...names]])),
+      optional: optionalOf(members, wanted),
       nameNow,
       tables,
       place: (column, index) => {
@@ -275,6 +278,18 @@ export const familyOf = (parts: Parts): { readonly family: Family; readonly faul
     },
     faults
   }
+}
+
+const optionalOf = (members: ReadonlyArray<Member>, wanted: Member): ReadonlyMap<string, ReadonlyArray<string>> => {
+  const found = new Map<string, Array<string>>()
+  for (const { columns, spec, version } of members.filter((one) => one !== wanted)) {
+    for (const field of spec.fields) {
+      if (field.required || field.default !== undefined) continue
+      const column = columns.get(field.name) ?? field.name
+      found.set(column, [...(found.get(column) ?? []), version])
+    }
+  }
+  return found
 }
 
 /** The fields that a version was served with and has no longer: whoever uses them is refused. */

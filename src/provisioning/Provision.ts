@@ -341,6 +341,7 @@ export const compare = Effect.fnUntraced(function* (
     before: family.before,
     access: accessSql(named, family, prefix),
     version: spec.version,
+    optional: before.optional,
     // what goes from the table, or gets another name in it, has a step of its own
     gone: goneFields(spec, family.last).filter((name) => {
       const column = columnOfLast(family, name)

@@ -12,6 +12,7 @@ import { columnSteps } from "./ColumnSteps.ts"
 import type { Comparison } from "./Comparison.ts"
 import { constraintComments, constraintSteps } from "./ConstraintSteps.ts"
 import { draftOf, stepsOf } from "./Draft.ts"
+import { faceSteps } from "./FaceSteps.ts"
 import type { Facts } from "./Facts.ts"
 import { indexSteps } from "./IndexSteps.ts"
 import type { Step } from "./Plan.ts"
@@ -33,6 +34,7 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
   indexSteps(draft)
   constraintComments(draft)
   renameSteps(draft)
+  faceSteps(draft)
   accessSteps(draft)
   return { steps: stepsOf(draft), faults: draft.faults, notes: draft.notes }
 }

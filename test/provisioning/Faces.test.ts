@@ -162,6 +162,25 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
     })
   )
 
+  it.effect("are held to a value that one of them requires only by approval", () =>
+    Effect.gen(function* () {
+      const { apply, put, rows, sound, version } = yield* prepared("requires")
+      const v1 = version("v1", [text("a"), text("b", { default: "own" }), text("c")])
+      yield* apply(v1)
+      yield* put("requires_v1", { c: "1" })
+      const v2 = version("v2", [
+        text("a", { required: true, default: "filled" }),
+        text("b", { required: true, default: "other" }),
+        text("new", { required: true, default: "-" })
+      ])
+      expect((yield* apply(v2)).why).toEqual(["hold clients of v1 to a value of a"])
+      yield* sound(v1, v2)
+      expect(yield* rows("requires_v2", "a, b, new")).toEqual([{ a: "filled", b: "own", new: "-" }])
+      const refused = yield* Effect.flip(put("requires_v1", { a: null, b: "x" }))
+      expect(String(refused.cause)).toContain("null value")
+    })
+  )
+
   it.effect("follow the owner's new names, keep what it drops, and let it change what is its own", () =>
     Effect.gen(function* () {
       const { apply, put, rows, sound, version } = yield* prepared("evolves")
@@ -342,7 +361,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
           `drop rule hole on ${view}`
         ],
         [
-          `create view ${view}_more with (security_invoker = true) as select lower(a) as a from ${schema}.drifts_v1`,
+          `create view ${view}_more with (security_invoker = true) as select id, a from ${schema}.drifts_v1`,
           "v1",
           "unexpected_object",
           `drop view ${view}_more`
