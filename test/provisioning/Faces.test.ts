@@ -238,7 +238,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
       yield* apply(v2)
       yield* put("leaves_v2", { bee: "1", note: "2" })
       expect(yield* refusalOf(remove("v1"))).toBe("HasFaces")
-      expect(yield* remove("v2")).toBe(true)
+      expect(yield* remove("v2")).toEqual({ _tag: "Done" })
       const views = `select relname::text as name from pg_class where relnamespace = '${schema}'::regnamespace and relkind = 'v' and relname like 'leaves%'`
       expect(yield* look(views)).toEqual([{ name: "leaves_v1_history" }])
       yield* sound(v1)
@@ -252,8 +252,8 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         { bee: "1", note: "2" },
         { bee: "3", note: "-" }
       ])
-      expect(yield* remove("v2")).toBe(true)
-      expect(yield* remove("v1")).toBe(true)
+      expect(yield* remove("v2")).toEqual({ _tag: "Done" })
+      expect(yield* remove("v1")).toEqual({ _tag: "Done" })
       expect(yield* refusalOf(apply(v2))).toBe("VersionMissing")
       yield* apply(more)
       yield* apply(v2)
