@@ -102,8 +102,9 @@ layer(Layer.empty, { excludeTestServices: true })("the namespaced operator", (it
       yield* Effect.promise(() => cluster.apply([...parents(org), thing]))
       const namespaces = [org, `${org}-shop`, `${org}-shop-eu`]
       yield* startOperator({ database, kubeconfig, namespaces, through, lease: Duration.seconds(3) })
+      // no replica serves here, so it is not Ready
       const name = ["vsd/thing", "-n", `${org}-shop-eu`]
-      yield* Effect.promise(() => cluster.ok(["wait", "--for=condition=Ready", ...name, "--timeout=60s"]))
+      yield* Effect.promise(() => cluster.ok(["wait", "--for=condition=Provisioned", ...name, "--timeout=60s"]))
       yield* Effect.promise(() =>
         until("it has told an event", async () =>
           (await cluster.ok(["get", "events", "-n", `${org}-shop-eu`])).includes("thing")
