@@ -2,8 +2,10 @@
  * k8s/base: a real API server takes all of it, as it is applied; what it says of the product (variables, paths, ports,
  * times) is so.
  */
-import { readFileSync } from "node:fs"
-import { join } from "node:path"
+import { readFileSync, realpathSync } from "node:fs"
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join, relative } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { parseAllDocuments } from "yaml"
 import { routesOf } from "../../src/api/Routes.ts"
@@ -213,6 +215,28 @@ describe("k8s/base", () => {
       const { rules, subjects } = one as unknown as Readonly<Record<string, unknown>>
       const made = find<Manifest>(base, kind, metadata.name) as unknown as Readonly<Record<string, unknown>>
       expect([made.rules, made.subjects]).toEqual([rules, subjects])
+    }
+  })
+
+  it("takes a component that trusts a certificate authority of one's own, in all three", async () => {
+    const folder = await mkdtemp(join(tmpdir(), `velocity-test-${process.pid}-overlay-`))
+    const from = (path: string) => relative(realpathSync(folder), join(root, path))
+    const overlay = { resources: [from("k8s/base")], components: [from("k8s/components/postgres-ca")] }
+    await writeFile(join(folder, "kustomization.yaml"), JSON.stringify(overlay))
+    const { code, err, out } = await cluster.kubectl(["kustomize", folder])
+    await rm(folder, { recursive: true })
+    expect(code, err).toBe(0)
+    const made = parseAllDocuments(out).map((one) => one.toJS() as Manifest)
+    for (const { metadata, kind } of workloads) {
+      const workload = find<Workload>(made, kind, metadata.name)
+      expect(containerOf(workload).env).toContainEqual({
+        name: "NODE_EXTRA_CA_CERTS",
+        value: "/etc/velocity/postgres/ca.crt"
+      })
+      expect(workload.spec.template.spec).toMatchObject({
+        volumes: [{ name: "postgres-ca", secret: { secretName: "velocity-postgres-ca" } }],
+        containers: [{ volumeMounts: [{ name: "postgres-ca", mountPath: "/etc/velocity/postgres", readOnly: true }] }]
+      })
     }
   })
 

@@ -72,6 +72,10 @@ describe("docs/install.md", () => {
     expect(labelled.map(({ kind }) => kind)).toEqual(["Job"])
   })
 
+  it("applies samples that leave Velocity's own namespace as the base made it", () => {
+    expect(find(samples, "Namespace", "velocity-system")).toEqual(find(example, "Namespace", "velocity-system"))
+  })
+
   it("has an overlay to copy that takes the image from a registry", () => {
     for (const one of example.filter(isWorkload)) {
       expect(one.spec.template.spec.containers[0].image).toMatch(/^registry\.example\/velocity:[0-9.]+$/u)
