@@ -2,7 +2,7 @@
  * Alerts, whoever found what they are about: kept with their deliveries and their audit entry by one function, so that none
  * is without the others.
  */
-import { Effect } from "effect"
+import { Context, Effect } from "effect"
 import { type AnomalyRule, chainOfGroup, type Group } from "../domain/AnomalyRule.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
@@ -46,6 +46,23 @@ export const causeOf = (row: Readonly<Record<string, unknown>>): Cause => ({
   ...(row.problem === undefined ? {} : { problem: String(row.problem) })
 })
 
+/** An alert that was kept: what whoever is told of it at once is told. */
+export interface Raised {
+  readonly id: string
+  readonly rule: AnomalyRule
+  readonly chain: string
+  readonly actor: string | undefined
+  readonly counted: number
+}
+
+/**
+ * Tells of an alert beside its deliveries, once and without a promise: in a cluster by a Kubernetes Event, elsewhere by
+ * nothing. What must arrive goes to the webhooks.
+ */
+export const AlertEvents = Context.Reference<(raised: Raised) => Effect.Effect<void>>("velocity/operator/AlertEvents", {
+  defaultValue: () => () => Effect.void
+})
+
 /** Names of the endpoints that an alert goes to: those that want it and are not gone. */
 const endpointsFor = (endpoints: ReadonlyArray<Endpoint>, gone: ReadonlySet<string>, rule: AnomalyRule) =>
   endpoints
@@ -59,13 +76,14 @@ export const raise = Effect.fnUntraced(function* (tx: Tx, alerts: ReadonlyArray<
     statement("select endpoint || ' ' || url_hash as gone from platform.anomaly_endpoints")
   )
   const gone = new Set(rows.map((row) => String(row.gone)))
-  const raised: Array<{ readonly id: string; readonly rule: AnomalyRule }> = []
+  const raised: Array<Raised> = []
   for (const { actor, address, at, causes, counted, from, rule, to, ...group } of alerts) {
+    const chain = chainOfGroup({ ...group, actor, address })
     const said = {
       rule: rule.name,
       title: rule.title,
       severity: rule.severity,
-      chain: chainOfGroup({ ...group, actor, address }),
+      chain,
       actor,
       address,
       at: iso(at),
@@ -83,7 +101,9 @@ export const raise = Effect.fnUntraced(function* (tx: Tx, alerts: ReadonlyArray<
       ])
     )
     const id = kept.rows[0]?.id
-    if (typeof id === "string") raised.push({ id, rule })
+    if (typeof id === "string") {
+      raised.push({ id, rule, chain, actor: actor || undefined, counted })
+    }
   }
   return raised
 })

@@ -28,7 +28,7 @@ import { WorkingHours } from "../domain/WorkingHours.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
-import { type Alert, causeOf, iso, raise, type Scan, utc } from "./AnomalyAlerts.ts"
+import { type Alert, AlertEvents, causeOf, iso, type Raised, raise, type Scan, utc } from "./AnomalyAlerts.ts"
 import type { AnomalySettings } from "./AnomalySettings.ts"
 import { rewound, verify } from "./AnomalyVerification.ts"
 import { Fence, roundOf, type Superseded } from "./Fence.ts"
@@ -235,14 +235,20 @@ export const scan = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Scanned, DatabaseFailure | Superseded, Fence> {
   const fence = yield* Fence
   const alerts: Array<string> = []
-  const told = (raised: ReadonlyArray<{ readonly id: string; readonly rule: AnomalyRule }>) =>
+  const tell = yield* AlertEvents
+  const told = (raised: ReadonlyArray<Raised>) =>
     Effect.forEach(
       raised,
-      ({ id, rule }) => {
+      (one) => {
+        const { id, rule } = one
         alerts.push(id)
-        return Effect.andThen(
-          Metric.update(Metric.withAttributes(alertsCounter, { rule: rule.name, severity: rule.severity }), 1),
-          Effect.logWarning(`anomaly ${rule.name}: ${rule.title} (alert ${id})`)
+        return Effect.all(
+          [
+            Metric.update(Metric.withAttributes(alertsCounter, { rule: rule.name, severity: rule.severity }), 1),
+            Effect.logWarning(`anomaly ${rule.name}: ${rule.title} (alert ${id})`),
+            tell(one)
+          ],
+          { discard: true }
         )
       },
       { discard: true }

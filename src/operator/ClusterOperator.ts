@@ -9,6 +9,7 @@ import { keyEnvironmentConfig } from "../access/KeyAuthenticator.ts"
 import { velocityNamespace } from "../domain/AuthStrategy.ts"
 import { Kube, type KubeError } from "../kubernetes/Kube.ts"
 import { Leadership } from "../kubernetes/Leadership.ts"
+import * as AnomalyEvents from "./AnomalyEvents.ts"
 import * as ClusterSource from "./ClusterSource.ts"
 import * as Controller from "./Controller.ts"
 import { Fence } from "./Fence.ts"
@@ -70,5 +71,8 @@ export const layer = ({ lease, namespaces }: ClusterOperatorOptions) => {
       })
     })
   )
-  return Layer.merge(status, schedules).pipe(Layer.provide(fence), Layer.provideMerge(leadership))
+  return Layer.merge(status, schedules.pipe(Layer.provide(AnomalyEvents.layer))).pipe(
+    Layer.provide(fence),
+    Layer.provideMerge(leadership)
+  )
 }
