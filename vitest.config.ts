@@ -11,8 +11,9 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: ["test/bench/**", ...(cluster ? [] : ["test/kubernetes/**"])],
     globalSetup: ["test/support/GlobalSetup.ts"],
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    // a machine that does much else may take its time: no test is about time
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
     // two cores: more workers than that only wait for each other
     maxWorkers: 2
   }
