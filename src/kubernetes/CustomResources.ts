@@ -28,6 +28,13 @@ interface KindFacts {
 
 const text = (description: string) => ({ type: "string", description })
 const spec = (name: string, key: string): Column => ({ name, type: "string", jsonPath: `.spec.${key}` })
+/** A condition's status, under its name. */
+const condition = (name: string, priority?: number): Column => ({
+  name,
+  type: "string",
+  jsonPath: `.status.conditions[?(@.type=="${name}")].status`,
+  ...(priority === undefined ? {} : { priority })
+})
 
 const facts: Readonly<Record<Kind, KindFacts>> = {
   Organisation: {
@@ -70,7 +77,11 @@ const facts: Readonly<Record<Kind, KindFacts>> = {
     description: "A record type: a table with row-level security, a REST API, validation, access, history and audit.",
     columns: [
       { name: "Path", type: "string", jsonPath: ".status.path" },
-      { name: "Table", type: "string", jsonPath: ".status.pgTable", priority: 1 }
+      { name: "Stage", type: "string", jsonPath: ".spec.lifecycle.stage" },
+      { name: "Table", type: "string", jsonPath: ".status.pgTable", priority: 1 },
+      condition("Serving", 1),
+      { name: "Successor", type: "string", jsonPath: ".spec.lifecycle.successor", priority: 1 },
+      { name: "Sunset", type: "string", jsonPath: ".spec.lifecycle.sunsetAt", priority: 1 }
     ],
     status: {
       path: text("org/app/domain/object/version: where its records are served, below /api/"),
@@ -136,12 +147,6 @@ const conditions = {
   }
 }
 
-const ready = (name: string, key: string): Column => ({
-  name,
-  type: "string",
-  jsonPath: `.status.conditions[?(@.type=="Ready")].${key}`
-})
-
 const nameRule: CelRule = {
   rule: "size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')",
   message: "metadata.name must be a DNS label"
@@ -176,8 +181,8 @@ export const customResourceDefinition = (kind: Kind): Readonly<Record<string, un
           subresources: { status: {} },
           additionalPrinterColumns: [
             ...columns,
-            ready("Ready", "status"),
-            ready("Reason", "reason"),
+            condition("Ready"),
+            { name: "Reason", type: "string", jsonPath: '.status.conditions[?(@.type=="Ready")].reason' },
             { name: "Age", type: "date", jsonPath: ".metadata.creationTimestamp" }
           ],
           schema: {

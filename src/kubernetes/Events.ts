@@ -13,6 +13,7 @@ export interface Told {
     readonly kind: string
     readonly namespace: string
     readonly name: string
+    /** Empty where it is not known any more. */
     readonly uid: string
   }
   readonly type: "Normal" | "Warning"
@@ -92,8 +93,11 @@ export const make = Effect.gen(function* () {
     Effect.forkScoped
   )
 
+  const keyOf = ({ kind, name, namespace, uid }: Told["regarding"]) =>
+    uid === "" ? `${kind}/${namespace}/${name}` : uid
+
   return (told: Told): Effect.Effect<void> =>
     Effect.flatMap(Clock.currentTimeMillis, (now) =>
-      mayTell(told.regarding.uid, now) ? Effect.asVoid(Queue.offer(queue, told)) : Effect.void
+      mayTell(keyOf(told.regarding), now) ? Effect.asVoid(Queue.offer(queue, told)) : Effect.void
     )
 })

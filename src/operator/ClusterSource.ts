@@ -18,6 +18,7 @@ import { addFinalizer, applyStatus, collectionOf, hasFinalizer, removeFinalizer 
 import { canonicalJson } from "../provisioning/SpecHash.ts"
 import { stalled } from "./Conditions.ts"
 import { type Labels, namespaceFault } from "./NamespacePath.ts"
+import { orphaned } from "./Orphans.ts"
 import { claimConflict } from "./Parents.ts"
 import type { ResourceState } from "./ResourceStatus.ts"
 import { type Delivered, type KeyDelivery, type Reading, type Source, SourceFailure } from "./Source.ts"
@@ -79,6 +80,8 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
 
   /** As the API server has them, the newest version that was seen of each. */
   const objects = new Map<string, KubeObject>()
+  /** The uids of those that vanished, which their Events name. */
+  const lost = new Map<string, string>()
   const labels = new Map<string, Labels>()
   /** By uid: nothing is left of them, and they may go. */
   const released = new Set<string>()
@@ -100,6 +103,7 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
     changed.delete(identity)
     spoiled.delete(identity)
     if (last !== undefined && released.delete(last.metadata.uid)) return
+    if (last !== undefined) lost.set(identity, last.metadata.uid)
     vanished.add(identity)
   }
 
@@ -108,6 +112,7 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
     const before = objects.get(identity)
     if (!isNewer(object, before)) return
     objects.set(identity, object)
+    lost.delete(identity)
     vanished.delete(identity)
     if (object.metadata.deletionTimestamp !== undefined) {
       changed.delete(identity)
@@ -261,6 +266,15 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
       })
     }).pipe(Effect.provideService(Kube, kube))
 
+  const forsaken: Source["forsaken"] = (identity, note) => {
+    const [, namespace = "", name = ""] = identity.split("/")
+    // where nobody looked when it went, its uid went with it
+    const uid = lost.get(identity) ?? ""
+    lost.delete(identity)
+    const regarding = { apiVersion: "velocity.sh/v1", kind: kindOf(identity), namespace, name, uid }
+    return tell({ regarding, type: "Warning", reason: orphaned, note })
+  }
+
   const delivery: KeyDelivery = {
     place: "the Secret",
     put: ({ metadata }, minted) =>
@@ -278,6 +292,7 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
 
   const release: Source["release"] = (identity) =>
     Effect.gen(function* () {
+      lost.delete(identity)
       const object = objects.get(identity)
       if (object === undefined) return
       released.add(object.metadata.uid)
@@ -293,5 +308,5 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
     yield* Queue.clear(nudges)
   })
 
-  return { read, wait, claim, report, release, delivery } satisfies Source
+  return { read, wait, claim, report, forsaken, release, delivery } satisfies Source
 })

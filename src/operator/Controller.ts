@@ -230,7 +230,9 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       const known = orphans.has(identity)
       orphans.add(identity)
       yield* ControllerMetrics.orphans(orphans.size)
-      yield* statuses.conclude(identity, undefined, stalled(orphaned, `${identity} ${forsaken}`))
+      const { changed } = yield* statuses.conclude(identity, undefined, stalled(orphaned, `${identity} ${forsaken}`))
+      // an operator that starts again finds it as it was told
+      if (changed) yield* source.forsaken?.(identity, `${identity} ${forsaken}`) ?? Effect.void
       if (!known) yield* Effect.logWarning(`${identity} ${forsaken}`)
     },
     (decided, identity) => Effect.tapError(decided, () => Effect.sync(() => absent.add(identity)))
@@ -364,7 +366,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
           .filter((one) => paths.has(formatPath(pathOfDefinition(one.spec))))
           .map(identityOf),
         ...[...departed].filter((one) => paths.has(String(statuses.get(one)?.status.path)))
-      ])
+      ]),
+    wakeOrphans: Effect.suspend(() => addAll(orphans))
   })
 
   return OperatorStatus.of({

@@ -20,6 +20,9 @@ import { removeStrategy } from "./AuthStrategyReconciler.ts"
 /** The condition's reason. */
 export const orphaned = "Orphaned"
 
+/** On this channel the operator hears that an orphan was released or dropped; which one it looks up. */
+const toldSql = "select pg_notify('velocity_serving', 'orphans')::text as sent"
+
 export interface Orphan {
   readonly kind: "SchemaDefinition" | "Domain" | "AuthStrategy"
   /** A definition's path, a domain's `org/app/domain`, a strategy's id. */
@@ -119,6 +122,7 @@ const end = Effect.fnUntraced(function* (tx: Tx, orphan: Orphan) {
       source
     ])
   )
+  yield* tx.query(statement(toldSql))
 })
 
 /** Lets an orphan go: its records, its path and its name stay. `by` is who decided. */

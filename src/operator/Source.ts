@@ -58,6 +58,8 @@ export interface Source {
   /** Told what is known of a resource after each reconciliation. */
   readonly report?: (state: ResourceState) => Effect.Effect<void, SourceFailure>
   readonly delivery?: KeyDelivery | undefined
+  /** Told, once, that a resource has become an orphan, and what that means. */
+  readonly forsaken?: (identity: string, message: string) => Effect.Effect<void>
   /** Told that nothing is left of a resource that was deleted. */
   readonly release?: (identity: string) => Effect.Effect<void, SourceFailure>
 }
