@@ -285,7 +285,11 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       }
       if (absent.delete(identity)) yield* forsake(identity)
       // somebody decided what becomes of it
-      else if (orphans.has(identity) && !(yield* statuses.hasMirror(identity))) departed.add(identity)
+      else if (orphans.has(identity) && !(yield* statuses.hasMirror(identity))) {
+        departed.add(identity)
+        orphans.delete(identity)
+        yield* ControllerMetrics.orphans(orphans.size)
+      }
       if (!departed.has(identity)) return
       const [, namespace = "", name = ""] = identity.split("/")
       const state = statuses.get(identity)

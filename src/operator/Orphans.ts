@@ -87,15 +87,30 @@ const entry = (tx: Tx, { kind, path, table }: Orphan, action: string, by: string
     payload: { kind, path, table: table ?? null }
   })
 
+const forget = (tx: Tx, { kind, name, namespace, source }: Orphan) =>
+  tx.query(
+    statement("delete from platform.resource_status where kind = $1 and namespace = $2 and name = $3 and source = $4", [
+      kind,
+      namespace,
+      name,
+      source
+    ])
+  )
+
 const firstOf = (tx: Tx, sql: string, params: ReadonlyArray<unknown>) =>
   Effect.map(tx.query(statement(sql, params)), ({ rows }) => rows.map((row) => String(row.one)))
 
-/** Ends what it has, as its deletion under `Retain` would have. */
+/**
+ * Ends what it has, as its deletion under `Retain` would have. A definition that replicas serve still has its rights taken
+ * away by the operator when they have said that they do not, and keeps its status until then.
+ */
 const end = Effect.fnUntraced(function* (tx: Tx, orphan: Orphan) {
   const { kind, name, namespace, path, source } = orphan
   const origin = { source, namespace, name }
-  if (kind === "SchemaDefinition") yield* withdraw(tx, { path, origin, leaving: new Set() })
-  else if (kind === "Domain") {
+  let waits = false
+  if (kind === "SchemaDefinition") {
+    waits = (yield* withdraw(tx, { path, origin, leaving: new Set() }))._tag === "Waits"
+  } else if (kind === "Domain") {
     yield* lockDomain(tx, path)
     const children = yield* firstOf(
       tx,
@@ -114,14 +129,7 @@ const end = Effect.fnUntraced(function* (tx: Tx, orphan: Orphan) {
     if (trusting.length > 0) return yield* kept(`${trusting.join(", ")} trust it`)
     yield* removeStrategy(tx, path, origin)
   }
-  yield* tx.query(
-    statement("delete from platform.resource_status where kind = $1 and namespace = $2 and name = $3 and source = $4", [
-      kind,
-      namespace,
-      name,
-      source
-    ])
-  )
+  if (!waits) yield* forget(tx, orphan)
   yield* tx.query(statement(toldSql))
 })
 
@@ -159,6 +167,7 @@ export const drop = Effect.fn("Orphans.drop")(function* (tx: Tx, path: string, b
   )
   if (referring.length > 0) return yield* kept(`${referring.join(", ")} refer to its records`)
   yield* end(tx, orphan)
+  yield* forget(tx, orphan)
   yield* tx.query(setLockTimeout)
   yield* asOwner(tx, schema, (owner) =>
     Effect.andThen(

@@ -42,9 +42,10 @@ const knownSql = `select 'SchemaDefinition' as kind, namespace, name from platfo
   union select 'RoleBinding', namespace, name from platform.role_bindings where source = $1
   union select 'ApiKey', namespace, name from platform.api_keys where source = $1 and not departed`
 
-/** Whether a resource has something in Postgres that outlives its status. */
+/** Whether a resource has something in Postgres that outlives its status. What is being withdrawn is only to be ended. */
 const mirrorSql = `select exists (select from (${knownSql}) as known (kind, namespace, name)
-  where kind = $2 and namespace = $3 and name = $4) as kept`
+  where kind = $2 and namespace = $3 and name = $4) and not exists (select from platform.schema_defs
+  where $2 = 'SchemaDefinition' and source = $1 and namespace = $3 and name = $4 and state = 'Withdrawing' and serving is null) as kept`
 
 /** Who numbers the specs of a resource: its API server, or we. */
 export type Generations = "server" | "counted"

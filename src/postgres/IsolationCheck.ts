@@ -25,17 +25,26 @@ const asWritten = statement("select set_config('search_path', 'pg_catalog', true
 
 const ofCatalogue: ReadonlyArray<Statement> = [asWritten, statement(catalogueRules)]
 
+/**
+ * Policies, and the definitions that ask for them, as of one moment: of one that is withdrawn between two looks there would
+ * be policies without a definition. One that is being withdrawn keeps its policies until every replica has said that it
+ * serves it no longer, which a replica that died holds up for a minute and a half.
+ */
 const ofDefinitions: ReadonlyArray<Statement> = [
   asWritten,
-  statement(
-    `select schemaname::text as schema, tablename::text as "table", policyname::text as name, cmd, qual, with_check from pg_policies where policyname like 'velocity\\_%' and policyname not in ('velocity_ddl', 'velocity_erase') order by 1, 2, 3`
-  ),
   statement("select set_config('role', 'velocity_gateway', true)"),
   statement(
-    `select s.path, s.pg_schema, coalesce(o.pg_table, s.pg_table) as pg_table, s.serving -> 'access' as access
-     from platform.schema_defs s left join platform.schema_defs o on o.id = s.owner_id where s.serving is not null order by s.path`
+    `select coalesce((select json_agg(p) from (
+       select schemaname as schema, tablename as "table", policyname as name, cmd, qual, with_check from pg_policies
+       where policyname like 'velocity\\_%' and policyname not in ('velocity_ddl', 'velocity_erase') order by 1, 2, 3) p), '[]')::text as policies,
+     coalesce((select json_agg(d) from (
+       select s.path, s.pg_schema, coalesce(o.pg_table, s.pg_table) as pg_table, s.serving -> 'access' as access, s.serving is null as leaving
+       from platform.schema_defs s left join platform.schema_defs o on o.id = s.owner_id
+       where s.serving is not null or s.state = 'Withdrawing' order by s.path) d), '[]')::text as definitions`
   )
 ]
+
+const rowsOf = (text: unknown) => JSON.parse(String(text ?? "[]")) as ReadonlyArray<Readonly<Record<string, unknown>>>
 
 type Answers = ReadonlyArray<{ readonly rows: ReadonlyArray<Readonly<Record<string, unknown>>> }>
 
@@ -52,8 +61,8 @@ const judge = <E, R>(
       bundle(statements.map((one) => ({ ...one, sql: prefixed(one.sql, prefix) })))
     const found = ((yield* ask(ofCatalogue))[1]?.rows ?? []).map(violationOf)
     if (found.some((one) => unanswerable.has(one.code))) return found
-    const [, policies, , definitions] = yield* ask(ofDefinitions)
-    return [...found, ...judgeDefinitions(definitions?.rows ?? [], policies?.rows ?? [])]
+    const [row] = (yield* ask(ofDefinitions))[2]?.rows ?? []
+    return [...found, ...judgeDefinitions(rowsOf(row?.definitions), rowsOf(row?.policies))]
   })
 
 /**

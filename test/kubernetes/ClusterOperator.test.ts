@@ -3,7 +3,7 @@
  * goes through its finalizer; what vanishes is no deletion; and where nothing changes nothing is written.
  */
 import { layer } from "@effect/vitest"
-import { Effect, Exit, Layer, Scope } from "effect"
+import { Effect, Layer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import { afterAll, beforeAll, expect } from "vitest"
 import type { KubeRequest } from "../../src/kubernetes/Kube.ts"
@@ -18,13 +18,12 @@ import {
   binding,
   definition,
   domain,
-  isOurs,
   type Manifest,
   namespacesOf,
   organisation,
-  parents,
-  samples
+  parents
 } from "./Manifests.ts"
+import { conditionIn, named, objectsOf } from "./Objects.ts"
 
 let cluster: Installed
 
@@ -33,123 +32,11 @@ beforeAll(async () => {
 })
 afterAll(() => cluster?.stop())
 
-const named = (one: Manifest) => [
-  `${one.kind.toLowerCase()}.velocity.sh/${one.metadata.name}`,
-  "-n",
-  String(one.metadata.namespace)
-]
-
-interface Read {
-  readonly metadata: {
-    readonly generation: number
-    readonly resourceVersion: string
-    readonly finalizers?: ReadonlyArray<string>
-    readonly deletionTimestamp?: string
-  }
-  readonly status?: {
-    readonly observedGeneration?: number
-    readonly pgTable?: string
-    readonly conditions?: ReadonlyArray<{
-      readonly type: string
-      readonly status: string
-      readonly reason: string
-      readonly message: string
-      readonly observedGeneration: number
-    }>
-  }
-}
-
-const get = async (one: Manifest): Promise<Read | undefined> => {
-  const { code, err, out } = await cluster.kubectl(["get", ...named(one), "-o", "json"])
-  if (code !== 0 && err.includes("NotFound")) return undefined
-  if (code !== 0) throw new Error(err)
-  return JSON.parse(out) as Read
-}
-const conditionOf = (read: Read | undefined, type: string) => read?.status?.conditions?.find((one) => one.type === type)
-
+const { apply, conditionIs, force, isGone, ok, read: get, ready, readyIs, remove } = objectsOf(() => cluster)
 const promise = <A>(f: () => Promise<A>) => Effect.promise(f)
-const apply = (...manifests: ReadonlyArray<Manifest>) => promise(() => cluster.apply(manifests))
-const ready = (one: Manifest) =>
-  promise(() => cluster.ok(["wait", "--for=condition=Ready", "--timeout=60s", ...named(one)]))
-const reasonIs = (one: Manifest, reason: string) =>
-  promise(async () => {
-    await until(
-      `${one.kind} ${one.metadata.name} is ${reason}`,
-      async () => conditionOf(await get(one), "Ready")?.reason === reason
-    )
-    return conditionOf(await get(one), "Ready")
-  })
-const remove = (one: Manifest) => promise(() => cluster.ok(["delete", "--wait=false", ...named(one)]))
-const isGone = (one: Manifest) =>
-  promise(() => until(`${one.metadata.name} is gone`, async () => (await get(one)) === undefined))
-
-/** Kinds in an order that a seed gives. */
-const shuffled = <A>(items: ReadonlyArray<A>, seed: number): ReadonlyArray<A> => {
-  let state = seed
-  const next = () => {
-    state = (state * 1_103_515_245 + 12_345) % 2_147_483_648
-    return state / 2_147_483_648
-  }
-  return items
-    .map((item) => [next(), item] as const)
-    .sort((a, b) => a[0] - b[0])
-    .map(([, item]) => item)
-}
+const reasonIs = (one: Manifest, what: string) => readyIs(one, `is ${what}`, ({ reason }) => reason === what)
 
 layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (it) => {
-  it.effect("makes the samples Ready in any order of kinds, restarted in between, and deletes them in any order", () =>
-    Effect.gen(function* () {
-      const ours = samples.filter(isOurs)
-      yield* apply(...samples.filter((one) => !isOurs(one)))
-      const kinds = [...new Set(ours.map((one) => one.kind))]
-      for (const seed of [1, 2, 3]) {
-        const database = yield* freshDatabase
-        const order = shuffled(kinds, seed)
-        console.log(`seed ${seed}: ${order.join(", ")}`)
-        const start = Effect.fnUntraced(function* () {
-          // ends with the test, if not before
-          const scope = yield* Scope.fork(yield* Scope.Scope)
-          yield* startOperator({ database, kubeconfig: cluster.kubeconfig }).pipe(Scope.provide(scope))
-          return Scope.close(scope, Exit.void)
-        })
-        let stop = yield* start()
-        for (const [index, kind] of order.entries()) {
-          yield* apply(
-            ...shuffled(
-              ours.filter((one) => one.kind === kind),
-              seed
-            )
-          )
-          if (index === 1) {
-            yield* stop
-            stop = yield* start()
-          }
-        }
-        // nothing is Ready that nobody serves: the API comes last
-        const types = ours.filter((one) => one.kind === "SchemaDefinition")
-        for (const one of types) yield* reasonIs(one, "NoReplica")
-        const served = yield* Scope.fork(yield* Scope.Scope)
-        yield* startReplica(database).pipe(Scope.provide(served))
-        for (const one of ours) yield* ready(one)
-        for (const one of ours) {
-          const read = yield* promise(() => get(one))
-          expect(read?.metadata.finalizers).toEqual([finalizer])
-          expect(read?.status?.observedGeneration).toBe(read?.metadata.generation)
-        }
-        for (const one of shuffled(ours, seed + 10)) yield* remove(one)
-        for (const one of ours) yield* isGone(one)
-        expect(
-          yield* query(
-            database.operatorUrl,
-            "select count(*)::int4 as n from platform.resource_status where kind <> 'Installation'"
-          )
-        ).toEqual([{ n: 0 }])
-        yield* stop
-        yield* Scope.close(served, Exit.void)
-      }
-    })
-  )
-
   it.effect("says in status, events and describe what a person needs", () =>
     Effect.gen(function* () {
       const database = yield* freshDatabase
@@ -160,17 +47,15 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
       const thing = definition(org, "thing")
       yield* ready(thing)
       yield* ready(binding(org, "alice"))
-      expect((yield* promise(() => get(thing)))?.status?.pgTable).toBe(`${org}_shop_eu.thing_v1`)
-      expect(yield* promise(() => cluster.ok(["get", "vsd", "-n", `${org}-shop-eu`]))).toMatch(
+      expect((yield* get(thing))?.status?.pgTable).toBe(`${org}_shop_eu.thing_v1`)
+      expect(yield* ok("get", "vsd", "-n", `${org}-shop-eu`)).toMatch(
         new RegExp(`thing +${org}/shop/eu/thing/v1 +True +Provisioned`, "u")
       )
       // a change that cannot be made: Ready turns, with the reason, for the new generation
       yield* apply(definition(org, "thing", { fields: [{ name: "a", type: "integer" }] }))
-      yield* promise(() =>
-        until("the change is judged", async () => conditionOf(await get(thing), "Ready")?.observedGeneration === 2)
-      )
-      const read = yield* promise(() => get(thing))
-      expect(conditionOf(read, "Ready")).toMatchObject({ status: "False" })
+      yield* readyIs(thing, "is judged", ({ observedGeneration }) => observedGeneration === 2)
+      const read = yield* get(thing)
+      expect(conditionIn(read, "Ready")).toMatchObject({ status: "False" })
       expect(read?.status?.observedGeneration).toBe(2)
       yield* promise(() =>
         until("describe shows the events", async () => {
@@ -178,7 +63,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
           return (
             /Provisioned/u.test(text) &&
             /Warning|Normal/u.test(text) &&
-            text.includes(String(conditionOf(read, "Ready")?.reason))
+            text.includes(String(conditionIn(read, "Ready")?.reason))
           )
         })
       )
@@ -240,7 +125,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
       yield* remove(dom)
       const waiting = yield* reasonIs(dom, "HasChildren")
       expect(waiting?.message).toContain(`SchemaDefinition/${org}-shop-eu/thing`)
-      expect((yield* promise(() => get(dom)))?.metadata.deletionTimestamp).toBeDefined()
+      expect((yield* get(dom))?.metadata.deletionTimestamp).toBeDefined()
       yield* remove(thing)
       yield* isGone(thing)
       yield* isGone(dom)
@@ -264,18 +149,6 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
       yield* startReplica(database)
       const [thing, alice] = [definition(org, "thing"), binding(org, "alice")]
       yield* apply(...namespacesOf(org), ...parents(org), thing, alice)
-      /** Gone from etcd without our doing: somebody takes our finalizer away and deletes it. */
-      const force = (one: Manifest) =>
-        promise(async () => {
-          await cluster.ok([
-            "patch",
-            ...named(one),
-            "--type=json",
-            "-p",
-            '[{"op":"remove","path":"/metadata/finalizers"}]'
-          ])
-          await cluster.ok(["delete", ...named(one)])
-        })
       const served = query(
         database.operatorUrl,
         "select path from platform.schema_defs where serving is not null and path like $1 || '/%'",
@@ -337,12 +210,12 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
       )
       yield* startOperator({ database, kubeconfig: cluster.kubeconfig })
       for (const one of things) yield* ready(one)
-      const refused = yield* promise(async () => {
+      yield* promise(() => {
         isOver = true
-        await storming
-        return (await Promise.all(things.map(get))).filter((one) => one?.metadata.finalizers?.[0] !== finalizer)
+        return storming
       })
-      expect(refused).toEqual([])
+      const left = yield* Effect.forEach(things, get)
+      expect(left.map((one) => one?.metadata.finalizers)).toEqual(things.map(() => [finalizer]))
     })
   )
 
@@ -359,10 +232,10 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
       yield* apply(second)
       const refused = yield* reasonIs(second, "PathConflict")
       expect(refused?.message).toBe(`${org}/shop/eu/thing/v1 is kept by ${org}-shop-eu/thing`)
-      expect((yield* promise(() => get(second)))?.metadata.finalizers).toBeUndefined()
+      expect((yield* get(second))?.metadata.finalizers).toBeUndefined()
       yield* remove(second)
       yield* isGone(second)
-      expect(conditionOf(yield* promise(() => get(first)), "Ready")?.status).toBe("True")
+      expect(conditionIn(yield* get(first), "Ready")?.status).toBe("True")
       expect(
         yield* query(
           database.operatorUrl,
@@ -392,7 +265,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
         expect(refused?.message).toBe(
           `the namespace ${org}-shop-eu belongs to ${org}/shop/us, the resource says ${org}/shop/eu`
         )
-        expect((yield* promise(() => get(thing)))?.metadata.finalizers).toBeUndefined()
+        expect((yield* get(thing))?.metadata.finalizers).toBeUndefined()
         expect(
           yield* query(database.operatorUrl, "select path from platform.schema_defs where path like $1 || '/%'", [org])
         ).toEqual([])
@@ -415,12 +288,10 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
       yield* apply(alice({ expiresAt: "2099-02-28T12:00:00Z" }))
       yield* ready(alice({}))
       yield* apply(alice(invalid))
-      yield* promise(() =>
-        until("it is stalled", async () => conditionOf(await get(alice({})), "Stalled")?.status === "True")
-      )
-      const read = yield* promise(() => get(alice({})))
+      yield* conditionIs(alice({}), "Stalled", "is stalled", ({ status }) => status === "True")
+      const read = yield* get(alice({}))
       expect(read?.status?.observedGeneration).toBe(3)
-      expect(conditionOf(read, "Ready")).toMatchObject({ status: "True", observedGeneration: 2 })
+      expect(conditionIn(read, "Ready")).toMatchObject({ status: "True", observedGeneration: 2 })
       const bound =
         "select expires_at::text like '2099-02-28%' as kept from platform.role_bindings where chain like $1 || '/%'"
       expect(yield* query(database.operatorUrl, bound, [org])).toEqual([{ kept: true }])
@@ -449,7 +320,7 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
         namespaces: [org, `${org}-shop`, `${org}-shop-eu`]
       })
       yield* ready(domain(org))
-      expect((yield* promise(() => get(application(other))))?.status).toBeUndefined()
+      expect((yield* get(application(other)))?.status).toBeUndefined()
     })
   )
 })

@@ -6,10 +6,11 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { layer } from "@effect/vitest"
-import { ConfigProvider, Duration, Effect, Exit, Layer, Schedule, Scope, Stream } from "effect"
+import { ConfigProvider, Duration, Effect, Exit, Layer, Redacted, Schedule, Scope, Stream } from "effect"
 import { expect } from "vitest"
 import * as Operator from "../../src/operator/Operator.ts"
 import { OperatorStatus } from "../../src/operator/OperatorStatus.ts"
+import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
 import { configOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 import { startReplica } from "../support/Replica.ts"
 
@@ -289,6 +290,8 @@ layer(Layer.empty, { excludeTestServices: true })("serving", (it) => {
       yield* status.look
       yield* until((said) => said.Ready === "False Withdrawing")
       expect(yield* rights).toEqual([{ held: true, state: "Withdrawing" }])
+      // what it held so far is nobody's way past row-level security: the others are served on
+      expect(yield* IsolationCheck.checkAt(Redacted.make(database.apiUrl))).toEqual([])
       yield* acknowledges()
       yield* until((said) => Object.keys(said).length === 0)
       expect(yield* rights).toEqual([{ held: false, state: "Withdrawn" }])
