@@ -10,10 +10,11 @@ import type { ResourceOf } from "../domain/Resource.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
-import { actorOf, type Origin, originParams } from "../provisioning/Origin.ts"
+import { actorOf, foreignOrigin, type Origin, originParams } from "../provisioning/Origin.ts"
 import { specHash } from "../provisioning/SpecHash.ts"
 import { ready, stalled, type Verdict, waiting } from "./Conditions.ts"
 import { concluded, type Reconciler, type World } from "./Reconciler.ts"
+import { verdictOf } from "./Refusals.ts"
 
 /** The id that `velocity dev` writes itself. */
 export const developmentStrategy = "development"
@@ -106,7 +107,14 @@ export const authStrategyReconciler: Reconciler<"AuthStrategy"> = {
       const fault = faultOf(id, spec)
       if (fault !== undefined) return concluded(stalled("Invalid", fault))
       const origin = world.originOf(resource)
-      const isDone = yield* world.fence.read((tx) => isStrategyCurrent(tx, id, spec))
+      const { rows } = yield* world.fence.read((tx) =>
+        tx.query(
+          statement("select spec_hash, source, namespace, name from platform.auth_strategies where id = $1", [id])
+        )
+      )
+      const conflict = rows[0] === undefined ? undefined : foreignOrigin(rows[0], origin, `the strategy ${id}`)
+      if (conflict !== undefined) return concluded(verdictOf(conflict), { id })
+      const isDone = rows[0]?.spec_hash === specHash(spec) && rows[0].source === origin.source
       if (!isDone) yield* world.fence.transaction((tx) => writeStrategy(tx, id, spec, origin))
       const verdict =
         memberVerdict(world, resource) ??

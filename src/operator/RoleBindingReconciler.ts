@@ -4,10 +4,11 @@ import { velocityNamespace } from "../domain/AuthStrategy.ts"
 import type { RoleBindingSpec } from "../domain/RoleBinding.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
 import { statement } from "../postgres/Statement.ts"
-import { actorOf, originParams } from "../provisioning/Origin.ts"
+import { actorOf, foreignOrigin, originParams } from "../provisioning/Origin.ts"
 import { specHash } from "../provisioning/SpecHash.ts"
 import { ready, stalled, waiting } from "./Conditions.ts"
 import { concluded, type Reconciler } from "./Reconciler.ts"
+import { verdictOf } from "./Refusals.ts"
 
 /** The domain that a binding is for; null for the platform; undefined where it names half of one. */
 const chainOfBinding = ({ app, domain, org }: RoleBindingSpec): string | null | undefined => {
@@ -61,7 +62,7 @@ export const roleBindingReconciler: Reconciler<"RoleBinding"> = {
           )
           const rows = yield* tx.query(
             statement(
-              "select spec_hash, source, chain, revoked_at is not null as revoked from platform.role_bindings where namespace = $1 and name = $2",
+              "select spec_hash, source, namespace, name, chain, revoked_at is not null as revoked from platform.role_bindings where namespace = $1 and name = $2",
               [metadata.namespace, metadata.name]
             )
           )
@@ -69,13 +70,15 @@ export const roleBindingReconciler: Reconciler<"RoleBinding"> = {
         })
       )
       if (!found.isDomain) return concluded(waiting("ParentMissing", `the domain ${chain} is not there`))
-      if (typeof found.row?.source === "string" && found.row.source !== world.fence.source) {
-        return concluded(stalled("NotAdopted", `the binding belongs to the source ${found.row.source}`))
-      }
-      const isDone = found.row?.spec_hash === hash && found.row.revoked !== true
+      const origin = world.originOf(resource)
+      const conflict =
+        found.row === undefined
+          ? undefined
+          : foreignOrigin(found.row, origin, `the binding ${metadata.namespace}/${metadata.name}`)
+      if (conflict !== undefined) return concluded(verdictOf(conflict))
+      const isDone = found.row?.spec_hash === hash && found.row.source === origin.source && found.row.revoked !== true
       const was = found.row?.chain
       if (!isDone) {
-        const origin = world.originOf(resource)
         yield* world.fence.transaction((tx) =>
           Effect.gen(function* () {
             yield* tx.query(

@@ -16,7 +16,7 @@ import { configOf, freshDatabase, query, type TestDatabase } from "../support/Da
 import { startReplica } from "../support/Replica.ts"
 import { startOperator } from "./ClusterWorld.ts"
 import { type Installed, install, until } from "./Installed.ts"
-import { definition, domain, type Manifest, namespacesOf, parents } from "./Manifests.ts"
+import { binding, definition, domain, type Manifest, namespacesOf, parents, strategy } from "./Manifests.ts"
 import { objectsOf } from "./Objects.ts"
 
 let cluster: Installed
@@ -185,7 +185,8 @@ layer(Layer.empty, { excludeTestServices: true })("what another source has", (it
       const database = yield* freshDatabase
       const { org } = database
       const [thing, dom] = [definition(org, "thing"), domain(org)]
-      yield* fromFolder(database, [...parents(org), thing])
+      const trust = [strategy(`${org}-shop`, "keys", { type: "apikey" }), binding(org, "alice")]
+      yield* fromFolder(database, [...parents(org), thing, ...trust])
       yield* startReplica(database)
       yield* fill(database, "thing")
       const rows = query(
@@ -196,7 +197,7 @@ layer(Layer.empty, { excludeTestServices: true })("what another source has", (it
       )
       const [before] = yield* rows
       expect(before).toMatchObject({ source: "folder", served: true })
-      yield* apply(...namespacesOf(org), ...parents(org), thing)
+      yield* apply(...namespacesOf(org), ...parents(org), thing, ...trust)
       yield* startOperator({ database, kubeconfig: cluster.kubeconfig })
 
       const notAdopted = (one: Manifest) =>
@@ -237,6 +238,29 @@ layer(Layer.empty, { excludeTestServices: true })("what another source has", (it
         "is changed",
         (one) => one.status === "True" && one.observedGeneration === (generation ?? 0) + 1
       )
+      // whom to trust and who may what, too: nothing is taken over by being the same
+      const others = query(
+        database.superuserUrl,
+        `select id as of, source = 'folder' as theirs from platform.auth_strategies where source is not null
+         union all select actor, source = 'folder' from platform.role_bindings where chain = $1 order by 1`,
+        [`${org}/shop/eu`]
+      )
+      const said = (theirs: boolean) => [
+        { of: "development/alice", theirs },
+        { of: `${org}-shop:keys`, theirs }
+      ]
+      for (const one of trust) yield* notAdopted(one)
+      expect(yield* others).toEqual(said(true))
+      for (const one of trust) {
+        yield* annotate(one, "velocity.sh/adopt=folder")
+        yield* ready(one)
+      }
+      expect(yield* others).toEqual(said(false))
+      for (const one of trust) {
+        yield* remove(one)
+        yield* isGone(one)
+      }
+      expect(yield* others).toEqual([])
       expect(yield* ok("get", "vdom", "eu", "-n", `${org}-shop`)).toMatch(/ True +Provisioned/u)
     })
   )

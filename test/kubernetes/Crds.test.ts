@@ -62,7 +62,7 @@ describe("the samples", () => {
     for (const kind of ["organisation", "application", "domain", "schemadefinition"]) {
       expect(shown).toContain(`${kind}.velocity.sh/`)
     }
-    expect(await ok(["get", "vsd", "-n", "acme-geo-atlas"])).toMatch(/^NAME +PATH +READY +REASON +AGE/u)
+    expect(await ok(["get", "vsd", "-n", "acme-geo-atlas"])).toMatch(/^NAME +PATH +STAGE +READY +REASON +AGE/u)
   })
 })
 

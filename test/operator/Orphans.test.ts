@@ -6,7 +6,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { it } from "@effect/vitest"
-import { ConfigProvider, Duration, Effect, Layer, Schema, Scope } from "effect"
+import { ConfigProvider, Duration, Effect, Layer, Redacted, Schema, Scope } from "effect"
 import { describe, expect } from "vitest"
 import { SchemaDefinitionSpec } from "../../src/domain/SchemaDefinition.ts"
 import * as Controller from "../../src/operator/Controller.ts"
@@ -14,6 +14,7 @@ import { Fence } from "../../src/operator/Fence.ts"
 import * as Operator from "../../src/operator/Operator.ts"
 import { OperatorStatus } from "../../src/operator/OperatorStatus.ts"
 import type { Source } from "../../src/operator/Source.ts"
+import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import * as Evolution from "../../src/provisioning/Evolution.ts"
 import { run } from "../cli/Run.ts"
@@ -238,6 +239,42 @@ describe("orphans", () => {
         expect(yield* storage).not.toEqual(before)
       })
     )
+  )
+
+  it.live(
+    "that a replica still serves are ended by the next operator, and are nobody's way past row-level security",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { database, forsaken, listed, look, org, path, velocity } = yield* world
+          yield* forsaken
+          // a replica that serves what there is, and is slow to say anything else
+          const [row] = yield* look(
+            "select id::int4 as id, generation::text as generation from platform.schema_defs where path = $1",
+            [path("thing")]
+          )
+          const says = (what: string) => query(database.apiUrl, `select platform.registry_ack('slow', ${what})`)
+          yield* says(`${row?.id}, ${row?.generation}, null`)
+          yield* says("null, null, null")
+          const state = look(
+            `select state, has_table_privilege('${org}_shop_eu_reader', '${org}_shop_eu.thing_v1', 'select') as held,
+             (select count(*)::int4 from platform.resource_status where kind = 'SchemaDefinition' and name = 'thing') as statuses
+           from platform.schema_defs where path = $1`,
+            [path("thing")]
+          )
+          expect((yield* velocity("release", path("thing"))).code).toBe(0)
+          expect(yield* state).toEqual([{ state: "Withdrawing", held: true, statuses: 1 }])
+          expect(yield* listed).not.toContain("P/thing/v1")
+          expect(yield* IsolationCheck.checkAt(Redacted.make(database.apiUrl))).toEqual([])
+          // it waits for the replica still, and is no orphan again
+          yield* forsaken
+          expect(yield* state).toEqual([{ state: "Withdrawing", held: true, statuses: 1 }])
+          yield* query(database.apiUrl, "select platform.registry_leave('slow')")
+          yield* forsaken
+          expect(yield* state).toEqual([{ state: "Withdrawn", held: false, statuses: 0 }])
+          expect(yield* IsolationCheck.checkAt(Redacted.make(database.apiUrl))).toEqual([])
+        })
+      )
   )
 
   it.live("of another source are taken over by who names that source, and by nobody else", () =>
