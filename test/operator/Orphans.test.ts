@@ -6,7 +6,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { it } from "@effect/vitest"
-import { ConfigProvider, Duration, Effect, Layer, Redacted, Schema, Scope } from "effect"
+import { ConfigProvider, Duration, Effect, Layer, Redacted, Schedule, Schema, Scope } from "effect"
 import { describe, expect } from "vitest"
 import { SchemaDefinitionSpec } from "../../src/domain/SchemaDefinition.ts"
 import * as Controller from "../../src/operator/Controller.ts"
@@ -67,31 +67,35 @@ const world = Effect.gen(function* () {
       yield* status.look
     })
   )
-  /** An operator whose source has a complete list, without any of what is known. */
-  const forsaken = Effect.scoped(
-    Effect.gen(function* () {
-      const empty = (known: ReadonlyArray<string>) => {
-        let told = false
-        return Effect.succeed<Source>({
-          wait: Effect.never,
-          read: Effect.sync(() => {
-            if (told) return undefined
-            told = true
-            return { resources: new Map(), problems: [], spoiled: new Map(), deleted: [], vanished: known }
-          })
+  /** An operator whose source has a complete list, without any of what is known, for as long as the scope is open. */
+  const looking = Effect.fnUntraced(function* (variables: Readonly<Record<string, string>> = {}) {
+    const empty = (known: ReadonlyArray<string>) => {
+      let told = false
+      return Effect.succeed<Source>({
+        wait: Effect.never,
+        read: Effect.sync(() => {
+          if (told) return undefined
+          told = true
+          return { resources: new Map(), problems: [], spoiled: new Map(), deleted: [], vanished: known }
         })
-      }
-      const status = yield* Controller.make({ source: empty, fallbackStrategy: undefined, keyEnvironment: "test" })
-      yield* status.settled
-    })
-  ).pipe(
-    Effect.provide(
+      })
+    }
+    const context = yield* Layer.buildWithScope(
       Fence.layerOf({ holder: "tests", source: "folder" }).pipe(
         Layer.provideMerge(OperatorSql.layer),
-        Layer.provide(config(database))
-      )
+        Layer.provide(ConfigProvider.layer(configOf(database, variables)))
+      ),
+      yield* Scope.Scope
     )
-  )
+    const status = yield* Controller.make({
+      source: empty,
+      fallbackStrategy: undefined,
+      keyEnvironment: "test"
+    }).pipe(Effect.provide(context))
+    yield* status.settled
+    return status
+  })
+  const forsaken = Effect.scoped(looking())
   const look = (sql: string, params: ReadonlyArray<unknown> = []) => query(database.superuserUrl, sql, params)
   yield* reconciled
   yield* look(
@@ -112,7 +116,7 @@ const world = Effect.gen(function* () {
   const records = (object: string) =>
     Effect.map(look(`select count(*)::int4 as n from ${org}_shop_eu.${object}_v1`), (rows) => rows[0]?.n)
   const path = (object: string) => `${org}/shop/eu/${object}/v1`
-  return { database, org, reconciled, forsaken, look, velocity, listed, entries, records, path }
+  return { database, org, reconciled, forsaken, look, looking, velocity, listed, entries, records, path }
 })
 
 describe("orphans", () => {
@@ -275,6 +279,31 @@ describe("orphans", () => {
           expect(yield* IsolationCheck.checkAt(Redacted.make(database.apiUrl))).toEqual([])
         })
       )
+  )
+
+  it.live("are forgotten by an operator at work as soon as somebody ends them, whether or not it hears", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { looking, path, velocity } = yield* world
+        for (const [object, variables] of [
+          ["thing", {}],
+          // as behind a pooler
+          ["child", { VELOCITY_PREPARED: "0" }]
+        ] as const) {
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const status = yield* looking(variables)
+              const knows = () => status.resources().some((one) => one.identity.endsWith(`/${object}`))
+              expect(knows()).toBe(true)
+              expect((yield* velocity("release", path(object))).code).toBe(0)
+              yield* Effect.sync(knows).pipe(
+                Effect.repeat({ until: (isKnown) => !isKnown, schedule: Schedule.spaced("50 millis") })
+              )
+            })
+          )
+        }
+      })
+    )
   )
 
   it.live("of another source are taken over by who names that source, and by nobody else", () =>
