@@ -6,13 +6,14 @@ import { anomalies } from "./Anomalies.ts"
 import { health } from "./Health.ts"
 import { meGroup } from "./Me.ts"
 import { tidied } from "./OpenApiNotes.ts"
+import { planning } from "./Planning.ts"
 import { platform } from "./Platform.ts"
 import { privacy } from "./Privacy.ts"
 import { records } from "./Records.ts"
 
 /** See the module. */
 export const VelocityApi = HttpApi.make("velocity")
-  .add(records, privacy, meGroup, platform, anomalies, health)
+  .add(records, privacy, meGroup, platform, planning, anomalies, health)
   .annotate(HttpApi.ParseOptions, { errors: "all", onExcessProperty: "error" })
   .annotate(HttpApi.HeadersParseOptions, { errors: "all", onExcessProperty: "ignore" })
   .annotate(HttpApi.SuccessParseOptions, { onExcessProperty: "ignore" })

@@ -36,10 +36,10 @@ export const problemText = (status: number, text: string): string => {
   }
 }
 
-/** Sends a call and answers the response unread; anything but 2xx fails with status 1, no answer with 2. */
-export const send = Effect.fnUntraced(function* (target: Target, call: Call) {
+/** Sends a call; no answer fails with status 2. */
+const responseTo = Effect.fnUntraced(function* (target: Target, call: Call) {
   const url = urlOf(target, call)
-  const response = yield* Effect.tryPromise({
+  return yield* Effect.tryPromise({
     try: (signal) =>
       fetch(url, {
         method: call.method ?? "GET",
@@ -50,6 +50,17 @@ export const send = Effect.fnUntraced(function* (target: Target, call: Call) {
     catch: (cause) =>
       failed(`${url.origin} does not answer (${String((cause as Error).cause ?? cause)}); is velocity dev running?`, 2)
   })
+})
+
+/** Sends a call and reads its answer, whatever its status. */
+export const answerOf = Effect.fnUntraced(function* (target: Target, call: Call) {
+  const response = yield* responseTo(target, call)
+  return { status: response.status, text: yield* Effect.promise(() => response.text()) }
+})
+
+/** Sends a call and answers the response unread; anything but 2xx fails with status 1, no answer with 2. */
+export const send = Effect.fnUntraced(function* (target: Target, call: Call) {
+  const response = yield* responseTo(target, call)
   if (response.ok) return response
   const text = yield* Effect.promise(() => response.text())
   return yield* failed(problemText(response.status, text))

@@ -62,6 +62,7 @@ export const variables: ReadonlyArray<Variable> = [
   { name: "VELOCITY_CORS_ORIGINS", fallback: "none", meaning: "origins that browsers may call from, or *" },
   { name: "VELOCITY_REQUEST_TIMEOUT", fallback: "30s", meaning: "when a request is given up, an import excepted" },
   { name: "VELOCITY_BODY_TIMEOUT", fallback: "10s", meaning: "when a body is given up of which nothing comes" },
+  { name: "VELOCITY_PLAN_TIMEOUT", fallback: "10s", meaning: "how long the API waits for the operator to show a plan" },
   { name: "VELOCITY_SHUTDOWN_TIMEOUT", fallback: "20s", meaning: "how long requests may still take when stopping" },
   {
     name: "VELOCITY_PLATFORM_STRATEGY",

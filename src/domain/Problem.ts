@@ -211,6 +211,11 @@ export const problems = {
     "The record breaks rules of its definition",
     "`errors` has every fault at once, each with a pointer and a code."
   ),
+  definition_refused: entry(
+    422,
+    "The definition is refused",
+    "It contradicts itself, or what is there: `errors` points into the manifest, and the detail begins with the reason that its condition would have."
+  ),
   rule_error: entry(
     422,
     "A rule could not be judged",
@@ -234,7 +239,7 @@ export const problems = {
     "The database cannot be asked now",
     "It does not answer, or every connection is busy. Nothing was done. Repeat after Retry-After."
   ),
-  busy: entry(503, "Too many imports are under way", "Nothing was done. Repeat after Retry-After."),
+  busy: entry(503, "Too many imports or plans are under way", "Nothing was done. Repeat after Retry-After."),
   timeout: entry(503, "It took too long", "Nothing was done. Repeat, or ask for less."),
   lock_timeout: entry(503, "A lock did not come", "Nothing was done. Repeat after Retry-After."),
   commit_unknown: entry(
@@ -246,6 +251,11 @@ export const problems = {
     503,
     "Something that is needed to decide does not answer",
     "The issuer's keys could not be read, so nobody is admitted. Repeat after Retry-After."
+  ),
+  no_operator: entry(
+    503,
+    "No operator has answered",
+    "A plan is made by the operator, and none did in time: none is at work, or the domain's tables are large or being changed. Repeat after Retry-After, or ask the database itself: velocity schema plan --database-url."
   ),
   not_ready: entry(
     503,

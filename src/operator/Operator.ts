@@ -20,6 +20,7 @@ import * as FolderSource from "./FolderSource.ts"
 import * as LogVerification from "./LogVerification.ts"
 import { OperatorStatus } from "./OperatorStatus.ts"
 import * as PartitionManager from "./PartitionManager.ts"
+import * as PlanAnswers from "./PlanAnswers.ts"
 import * as Retirement from "./Retirement.ts"
 import * as Sealer from "./Sealer.ts"
 
@@ -85,6 +86,7 @@ export const schedules = Layer.mergeAll(
   LogVerification.layer,
   Sealer.layer,
   ErasedTables.layer,
+  PlanAnswers.layer,
   anomalies
 )
 

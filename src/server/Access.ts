@@ -1,7 +1,7 @@
 /**
  * The contract's `Bearer`, on the server: a request's token or key becomes an identity, judged by the strategies of what the
- * request is about. Which these are depends on the path: a domain's own for its records and for `/api/me?path=`, the
- * platform's alone for everything else, erasing a domain's record among it.
+ * request is about. Which these are depends on the path: a domain's own for its records and for `?path=` of `/api/me` and
+ * of the plan, the platform's alone for everything else, erasing a domain's record among it.
  */
 import { Context, Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerRequest } from "effect/http"
@@ -24,6 +24,9 @@ type Parameters = Readonly<Record<string, string | undefined>>
 /** The chain that a path of either length names; what it names may not exist. */
 export const chainOfPath = (path: string): string => path.split("/", 3).join("/")
 
+/** Groups whose `?path=` says which domain they are asked about; without it they are asked of the platform. */
+const namesDomain: ReadonlySet<string> = new Set(["me", "planning"])
+
 /** What a request is about: the chain whose strategies judge its token. */
 const chainOf = (
   group: string,
@@ -31,7 +34,7 @@ const chainOf = (
   query: Readonly<Record<string, string | ReadonlyArray<string>>>
 ): string => {
   if (group === "records") return `${parameters.org}/${parameters.app}/${parameters.domain}`
-  if (group === "me" && typeof query.path === "string") return chainOfPath(query.path)
+  if (namesDomain.has(group) && typeof query.path === "string") return chainOfPath(query.path)
   return platformChain
 }
 
@@ -122,6 +125,16 @@ export const callerOf = (
       )
     )
   )
+
+/** The caller in a domain where he has this role in all of it. Fails with 403. */
+export const domainCaller = Effect.fnUntraced(function* (registry: Registry["Service"], chain: string, role: string) {
+  const exchange = yield* CurrentExchange
+  const identity = yield* CurrentIdentity
+  const request = yield* HttpServerRequest.HttpServerRequest
+  const caller = yield* Effect.fromResult(callerOf(registry, identity, { chain }, exchange, request))
+  if (caller.roles.includes(role)) return caller
+  return yield* problem("operation_not_granted", { detail: `this asks for the role ${role} in the domain` })
+})
 
 /** The caller where he has one of the platform's roles. Fails with 403. */
 export const platformCaller = Effect.fnUntraced(function* (

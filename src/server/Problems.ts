@@ -19,6 +19,7 @@ const retryAfter: Partial<Record<ProblemCode, string>> = {
   not_ready: "2",
   dependency_unavailable: "5",
   in_flight: "1",
+  no_operator: "10",
   // how often the sealer looks
   not_sealed: "10"
 }

@@ -17,6 +17,7 @@ import { VelocityApi } from "../api/VelocityApi.ts"
 import { ApiSql } from "../postgres/ApiSql.ts"
 import { AuditorTx } from "../postgres/AuditorTx.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
+import { Listener } from "../postgres/Listener.ts"
 import { PrivacyTx } from "../postgres/PrivacyTx.ts"
 import { RegistryAcks } from "../postgres/RegistryAcks.ts"
 import { TenantTx } from "../postgres/TenantTx.ts"
@@ -40,6 +41,8 @@ import { HttpMetrics, RequestMetrics } from "./HttpMetrics.ts"
 import { IsolationGate } from "./IsolationGate.ts"
 import { type ListenError, listenError } from "./ListenError.ts"
 import { meHandlers } from "./MeHandlers.ts"
+import { planHandlers } from "./PlanHandlers.ts"
+import { PlanRequests } from "./PlanRequests.ts"
 import { platformHandlers } from "./PlatformHandlers.ts"
 import { privacyHandlers } from "./PrivacyHandlers.ts"
 import { Readiness } from "./Readiness.ts"
@@ -124,6 +127,7 @@ const services = Layer.mergeAll(
   AuditLog.layer,
   AuditEvidence.layer,
   Anomalies.layer,
+  PlanRequests.layer.pipe(Layer.provide(Listener.layer)),
   Refusals.layer,
   Readiness.layer,
   bearerLayer,
@@ -163,6 +167,7 @@ export const layer = (given: Partial<ServerSettings> = {}) =>
           privacyHandlers(settings),
           meHandlers,
           platformHandlers,
+          planHandlers(settings),
           anomalyHandlers(settings),
           healthHandlers
         ]),

@@ -12,6 +12,8 @@ export interface ServerSettings {
   readonly requestTimeout: number
   /** A body of which nothing comes for this long is given up. */
   readonly bodyTimeout: number
+  /** How long the operator is waited for, where a plan is asked for. */
+  readonly planTimeout: number
   /** How long requests may still take when the server is told to stop. */
   readonly shutdownTimeout: number
 }
@@ -28,6 +30,10 @@ export const serverSettings: Config.Config<ServerSettings> = Config.all({
   corsOrigins: Config.String("VELOCITY_CORS_ORIGINS").pipe(Config.withDefault(""), Config.map(listed)),
   requestTimeout: duration("VELOCITY_REQUEST_TIMEOUT", 30_000),
   bodyTimeout: duration("VELOCITY_BODY_TIMEOUT", 10_000),
+  // a row says how long it is waited for, in five minutes at most
+  planTimeout: duration("VELOCITY_PLAN_TIMEOUT", 10_000).pipe(
+    Config.map((within) => Math.max(1, Math.min(within, 300_000)))
+  ),
   shutdownTimeout: duration("VELOCITY_SHUTDOWN_TIMEOUT", 20_000)
 })
 

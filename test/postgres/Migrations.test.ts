@@ -29,7 +29,8 @@ const files = [
   "0011_evolution.sql",
   "0012_api_keys.sql",
   "0013_serving.sql",
-  "0014_faces.sql"
+  "0014_faces.sql",
+  "0015_plan_requests.sql"
 ]
 
 /** A copy of the migrations in which some files have another text, or none. */

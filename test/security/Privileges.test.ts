@@ -456,6 +456,31 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
     })
   )
 
+  it.effect("let the gateway ask for plans and the operator answer them, and neither do the other's part", () =>
+    Effect.gen(function* () {
+      const { apiUrl, operatorUrl, superuserUrl, org } = yield* Prepared
+      const asks = [
+        "select platform.plan_ask('a', 'b', '{}', 1000)",
+        "select platform.plan_take(gen_random_uuid(), true)"
+      ]
+      const answers = ["select platform.plan_answer(gen_random_uuid(), '{}')", "select * from platform.plan_requests"]
+      const nobody = [
+        "insert into platform.plan_requests (chain, actor, manifest, wanted_until) values ('a', 'b', '{}', now())",
+        "update platform.plan_requests set answer = 'x'",
+        "delete from platform.plan_requests"
+      ]
+      for (const sql of answers) expect(yield* stateOf(operatorUrl, "none", sql), sql).toBe("done")
+      for (const sql of [...asks, ...nobody]) expect(yield* stateOf(operatorUrl, "none", sql), sql).toBe(denied)
+      for (const role of yield* rolesOf(superuserUrl, "velocity_api", org)) {
+        const may = role === "velocity_gateway" ? "done" : denied
+        for (const sql of asks) expect(yield* stateOf(apiUrl, role, sql), `${role}: ${sql}`).toBe(may)
+        for (const sql of [...answers, ...nobody]) {
+          expect(yield* stateOf(apiUrl, role, sql), `${role}: ${sql}`).toBe(denied)
+        }
+      }
+    })
+  )
+
   it.effect("admit as domain roles only those that the operator made for a domain", () =>
     Effect.gen(function* () {
       const { operatorUrl, superuserUrl, org } = yield* Prepared

@@ -98,6 +98,9 @@ const anomalies = HttpApiBuilder.group(VelocityApi, "anomalies", (handlers) =>
     .handleRaw("acknowledge", () => Effect.succeed(text("{}")))
     .handleRaw("scan", () => Effect.succeed(text("{}")))
 )
+const planning = HttpApiBuilder.group(VelocityApi, "planning", (handlers) =>
+  handlers.handleRaw("plan", () => Effect.succeed(text("{}")))
+)
 const health = HttpApiBuilder.group(VelocityApi, "health", (handlers) =>
   handlers
     .handleRaw("healthz", () => Effect.succeed(text('{"status":"ok"}')))
@@ -146,10 +149,11 @@ const settings = {
   corsOrigins: ["https://app.example"],
   requestTimeout: 400,
   bodyTimeout: 200,
+  planTimeout: 200,
   shutdownTimeout: 5_000
 }
 const server = listening(settings).pipe(
-  Layer.provide([records, privacy, me, platform, anomalies, health]),
+  Layer.provide([records, privacy, me, platform, planning, anomalies, health]),
   Layer.provide(bearer),
   Layer.provide(services)
 )
@@ -501,7 +505,7 @@ describe("when it is told to stop", () => {
   it("lets what is under way end, and takes nothing new", async () => {
     const second = await start(
       listening({ ...settings, requestTimeout: 60_000 }).pipe(
-        Layer.provide([records, privacy, me, platform, anomalies, health]),
+        Layer.provide([records, privacy, me, platform, planning, anomalies, health]),
         Layer.provide(bearer),
         Layer.provide(services)
       ),
