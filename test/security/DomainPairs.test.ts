@@ -3,14 +3,19 @@
  *
  * The endpoints are those of the route table, which is made of the contract: a new one without a case here fails.
  */
-import { Effect } from "effect"
+import { ConfigProvider, Effect, Layer } from "effect"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type Route, routes } from "../../src/api/Routes.ts"
 import { type Operation, operations } from "../../src/domain/Operation.ts"
+import { Fence } from "../../src/operator/Fence.ts"
+import * as PlanAnswers from "../../src/operator/PlanAnswers.ts"
+import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { provision } from "../server/Provisioned.ts"
 import { type Reply, type Sent, send } from "../server/Requests.ts"
+import { type Running, start } from "../server/Running.ts"
 import { type ThingRole, thing, thingRoles } from "../server/Things.ts"
 import { makeWorld, type Strategy, type World } from "../server/World.ts"
+import { configOf } from "../support/Database.ts"
 import { makeKeys, seal } from "../support/Sealing.ts"
 
 interface Domain {
@@ -79,6 +84,10 @@ const otherCases: Readonly<Record<string, (domain: Domain) => readonly [string, 
       })
     }
   ],
+  "planning.plan": ({ chain }) => {
+    const manifest = { apiVersion: "velocity.sh/v1", kind: "SchemaDefinition", spec: thing(chain) }
+    return ["/api/platform/plan", { method: "POST", headers: json, body: JSON.stringify(manifest) }]
+  },
   "privacy.erase": (domain) => [
     `${path(domain)}/${domain.live}/erase`,
     { method: "POST", headers: json, body: '{"reason":"asked for"}' }
@@ -89,14 +98,20 @@ const keys = Effect.runPromise(makeKeys())
 const sealedEntries = new Map<string, string>()
 /** The role that each of them is for. */
 const rolesFor = (name: string): string =>
-  ({ "me.me": "admin", "privacy.erase": "platform-privacy", "anomalies.acknowledge": "platform-admin" })[name] ??
-  "platform-auditor"
+  ({
+    "me.me": "admin",
+    "privacy.erase": "platform-privacy",
+    "anomalies.acknowledge": "platform-admin",
+    "planning.plan": "platform-admin"
+  })[name] ?? "platform-auditor"
 /** Without a token, and without anything about tenants in the answer. */
 const open = ["health.healthz", "health.readyz", "health.metrics", "docs.openapi", "docs.page", "docs.root"]
 
 const nameOf = ({ endpoint, group }: Route): string => `${group}.${endpoint}`
 
 let world: World
+/** It makes the plans that are asked for. */
+let operator: Running<never>
 const domains: Array<Domain> = []
 /** An alert about the first domain. */
 let alert = ""
@@ -171,8 +186,18 @@ beforeAll(async () => {
     })
   ])
   alert = String(raised?.id)
+  operator = await start(
+    PlanAnswers.layer.pipe(
+      Layer.provide(Fence.layerOf({ holder: "test", source: "folder" })),
+      Layer.provide(OperatorSql.layer),
+      Layer.provide(ConfigProvider.layer(configOf(world.database)))
+    )
+  )
 })
-afterAll(() => world.stop())
+afterAll(async () => {
+  await operator.stop()
+  await world.stop()
+})
 
 describe("the cases", () => {
   it("are those of the route table, each endpoint once", () => {

@@ -9,8 +9,11 @@ import { ConfigProvider, Duration, Effect, Exit, Layer, Redacted, Schedule, Scop
 import { FetchHttpClient } from "effect/http"
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest"
 import { make as makeClient } from "../../src/client/index.ts"
+import { Fence } from "../../src/operator/Fence.ts"
 import * as Operator from "../../src/operator/Operator.ts"
 import { OperatorStatus } from "../../src/operator/OperatorStatus.ts"
+import * as PlanAnswers from "../../src/operator/PlanAnswers.ts"
+import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import * as Server from "../../src/server/Server.ts"
 import { run, start as startChild } from "../cli/Run.ts"
 import { configOf, connect, query } from "../support/Database.ts"
@@ -80,33 +83,40 @@ afterEach(async () => {
   scope = Scope.makeUnsafe()
 })
 
-const operate = (manifests = folder) =>
-  Effect.runPromise(
-    Effect.gen(function* () {
-      const context = yield* Layer.buildWithScope(
-        Operator.layerWithSql({ manifests, quiet: Duration.zero }).pipe(
-          Layer.provide(ConfigProvider.layer(configOf(world.database)))
-        ),
-        scope
-      )
-      return yield* OperatorStatus.pipe(Effect.provide(context))
-    })
-  )
+const built = <A, E>(layer: Layer.Layer<A, E>) => Effect.runPromise(Layer.buildWithScope(layer, scope))
 
-/** Holds the lock under which a domain is changed, so that a plan of it is not ready before this is let go. */
-const holding = () =>
+/** What answers of an operator, with a term of its own: the world's domains are in no folder. */
+const operate = () => {
+  const fence = Fence.layerOf({ holder: "test", source: Operator.folderSource })
+  return built(
+    PlanAnswers.layer.pipe(
+      Layer.provide(fence),
+      Layer.provide(OperatorSql.layer),
+      Layer.provide(ConfigProvider.layer(configOf(world.database)))
+    )
+  )
+}
+
+/** A whole operator. */
+const operateOn = async (manifests: string) => {
+  const context = await built(
+    Operator.layerWithSql({ manifests, quiet: Duration.zero }).pipe(
+      Layer.provide(ConfigProvider.layer(configOf(world.database)))
+    )
+  )
+  return Effect.runPromise(OperatorStatus.pipe(Effect.provide(context)))
+}
+
+/** Holds a lock, by default that under which the domain is changed, so that a plan is not ready before it is let go. */
+const holding = (lock = `select pg_advisory_xact_lock(hashtextextended('velocity/provision/${chain()}', 0))::text`) =>
   Effect.runPromise(
     Effect.gen(function* () {
       const connection = yield* Scope.provide(connect(world.database.superuserUrl), scope)
       yield* connection.query("begin")
-      yield* connection.query("select pg_advisory_xact_lock(hashtextextended($1, 0))::text", [
-        `velocity/provision/${chain()}`
-      ])
+      yield* connection.query(lock)
       return () => Effect.runPromise(connection.query("rollback"))
     })
   )
-const waiting =
-  "select pid from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())"
 
 beforeAll(async () => {
   world = await makeWorld({
@@ -175,59 +185,6 @@ describe("a plan that is asked for", () => {
     expect(await open()).toEqual([])
     // nothing was changed by any of it
     expect(await world.look("select count(*)::int4 as n from platform.plans")).toEqual([{ n: 0 }])
-  })
-
-  it("is the plan that applying then makes", async () => {
-    const own = await mkdtemp(join(tmpdir(), "velocity-plans-"))
-    const of = { org, app: "desk", domain: "eu" }
-    const parts = (fields: ReadonlyArray<unknown>) => [
-      { kind: "Organisation", metadata: { name: org }, spec: { org } },
-      { kind: "Application", metadata: { name: "desk", namespace: org }, spec: { org, app: "desk" } },
-      { kind: "Domain", metadata: { name: "eu", namespace: `${org}-desk` }, spec: of },
-      {
-        kind: "SchemaDefinition",
-        metadata: { name: "thing", namespace: `${org}-desk-eu` },
-        spec: { ...spec(fields), ...of }
-      }
-    ]
-    const write = (fields: ReadonlyArray<unknown>) =>
-      writeFile(
-        join(own, "all.yaml"),
-        parts(fields)
-          .map((one) => JSON.stringify({ apiVersion: "velocity.sh/v1", ...one }))
-          .join("\n---\n")
-      )
-    await write(before)
-    const status = await operate(own)
-    await Effect.runPromise(status.settled)
-    await world.look(
-      `insert into ${org}_desk_eu.thing_v1 (id, created_at, created_by, updated_at, updated_by, a) values (gen_random_uuid(), now(), 'x', now(), 'x', 'c')`
-    )
-    const next = [{ name: "a", type: "string", indexed: true, maxLength: 20 }]
-    const admin = await world.token(world.platform, { roles: ["platform-admin"] })
-    const asked = await ask({ apiVersion: "velocity.sh/v1", ...parts(next)[3] }, admin, "")
-    expect([asked.status, asked.json.state]).toEqual([200, "waits for approval"])
-    await write(next)
-    const made = await Effect.runPromise(
-      Effect.andThen(
-        status.look,
-        Stream.merge(Stream.succeed(undefined), status.changes).pipe(
-          Stream.map(() => status.resources().find((one) => one.identity.startsWith("SchemaDefinition/"))),
-          Stream.filter((one) => one?.conditions.some(({ reason }) => reason === "ApprovalRequired") === true),
-          Stream.runHead
-        )
-      )
-    )
-    expect(made).toMatchObject({ value: { status: { plan: { hash: asked.json.hash } } } })
-    const steps = await world.look(
-      `select s.phase, s.does, s.sql, s.lock from platform.plan_steps s join platform.plans p on p.id = s.plan_id
-       where p.plan_hash = $1 order by s.position`,
-      [asked.json.hash]
-    )
-    expect(steps).toEqual(
-      asked.json.steps.map(({ does, lock, phase, sql }: Record<string, string>) => ({ phase, does, sql, lock }))
-    )
-    await rm(own, { recursive: true })
   })
 
   it("tells how many records break a rule, and neither which nor with what", async () => {
@@ -352,22 +309,6 @@ describe("a plan that is asked for", () => {
     expect(new Set(replies.map(({ json }) => json.hash)).size).toBe(4)
     expect(await open()).toEqual([])
   })
-
-  it("is answered by whoever operates next, where the operator is killed while it makes it", async () => {
-    const letGo = await holding()
-    const child = startChild(["operator", "--manifests", folder], {
-      VELOCITY_OPERATOR_DATABASE_URL: world.database.operatorUrl
-    })
-    const asked = ask(changed())
-    await until(waiting, (rows) => rows.length === 1)
-    child.process.kill("SIGKILL")
-    await child.ended
-    expect(await open()).toMatchObject([{ answer: null }])
-    await operate()
-    await letGo()
-    expect((await asked).status).toBe(200)
-    expect(await open()).toEqual([])
-  })
 })
 
 describe("velocity_api", () => {
@@ -460,5 +401,81 @@ describe("velocity_api", () => {
       )
     await many(64)
     await expect(many(65)).rejects.toThrow()
+  })
+})
+
+// it finds the world's domains in no folder, and takes their strategies away
+describe("beside a whole operator, a plan", () => {
+  it("is the plan that applying then makes", async () => {
+    const own = await mkdtemp(join(tmpdir(), "velocity-plans-"))
+    const of = { org, app: "desk", domain: "eu" }
+    const parts = (fields: ReadonlyArray<unknown>) => [
+      { kind: "Organisation", metadata: { name: org }, spec: { org } },
+      { kind: "Application", metadata: { name: "desk", namespace: org }, spec: { org, app: "desk" } },
+      { kind: "Domain", metadata: { name: "eu", namespace: `${org}-desk` }, spec: of },
+      {
+        kind: "SchemaDefinition",
+        metadata: { name: "thing", namespace: `${org}-desk-eu` },
+        spec: { ...spec(fields), ...of }
+      }
+    ]
+    const write = (fields: ReadonlyArray<unknown>) =>
+      writeFile(
+        join(own, "all.yaml"),
+        parts(fields)
+          .map((one) => JSON.stringify({ apiVersion: "velocity.sh/v1", ...one }))
+          .join("\n---\n")
+      )
+    await write(before)
+    const status = await operateOn(own)
+    await Effect.runPromise(status.settled)
+    await world.look(
+      `insert into ${org}_desk_eu.thing_v1 (id, created_at, created_by, updated_at, updated_by, a) values (gen_random_uuid(), now(), 'x', now(), 'x', 'c')`
+    )
+    const next = [{ name: "a", type: "string", indexed: true, maxLength: 20 }]
+    const admin = await world.token(world.platform, { roles: ["platform-admin"] })
+    const asked = await ask({ apiVersion: "velocity.sh/v1", ...parts(next)[3] }, admin, "")
+    expect([asked.status, asked.json.state]).toEqual([200, "waits for approval"])
+    await write(next)
+    const made = await Effect.runPromise(
+      Effect.andThen(
+        status.look,
+        Stream.merge(Stream.succeed(undefined), status.changes).pipe(
+          Stream.map(() => status.resources().find((one) => one.identity.startsWith("SchemaDefinition/"))),
+          Stream.filter((one) => one?.conditions.some(({ reason }) => reason === "ApprovalRequired") === true),
+          Stream.runHead
+        )
+      )
+    )
+    expect(made).toMatchObject({ value: { status: { plan: { hash: asked.json.hash } } } })
+    const steps = await world.look(
+      `select s.phase, s.does, s.sql, s.lock from platform.plan_steps s join platform.plans p on p.id = s.plan_id
+       where p.plan_hash = $1 order by s.position`,
+      [asked.json.hash]
+    )
+    expect(steps).toEqual(
+      asked.json.steps.map(({ does, lock, phase, sql }: Record<string, string>) => ({ phase, does, sql, lock }))
+    )
+    await rm(own, { recursive: true })
+  })
+
+  it("is answered by whoever operates next, where the operator is killed while it makes it", async () => {
+    const table = `${org}_shop_eu.thing_v1`
+    const letGo = await holding(`lock table ${table} in access exclusive mode`)
+    const child = startChild(["operator", "--manifests", folder], {
+      VELOCITY_OPERATOR_DATABASE_URL: world.database.operatorUrl
+    })
+    const asked = ask(changed(), await world.token(world.platform, { roles: ["platform-admin"] }), "")
+    await until(
+      `select pid from pg_locks where relation = '${table}'::regclass and not granted`,
+      ([one]) => one !== undefined
+    )
+    child.process.kill("SIGKILL")
+    await child.ended
+    expect(await open()).toMatchObject([{ answer: null }])
+    await letGo()
+    await operate()
+    expect((await asked).status).toBe(200)
+    expect(await open()).toEqual([])
   })
 })
