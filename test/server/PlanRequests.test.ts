@@ -444,7 +444,7 @@ describe("beside a whole operator, a plan", () => {
       Effect.andThen(
         status.look,
         Stream.merge(Stream.succeed(undefined), status.changes).pipe(
-          Stream.map(() => status.resources().find((one) => one.identity.startsWith("SchemaDefinition/"))),
+          Stream.map(() => status.resources().find((one) => one.identity === `SchemaDefinition/${org}-desk-eu/thing`)),
           Stream.filter((one) => one?.conditions.some(({ reason }) => reason === "ApprovalRequired") === true),
           Stream.runHead
         )
