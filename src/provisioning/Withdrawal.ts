@@ -15,7 +15,7 @@ import * as FaceStore from "./FaceStore.ts"
 import { lockDomain, setLockTimeout } from "./Names.ts"
 import { actorOf, foreignOrigin, type Origin } from "./Origin.ts"
 import * as PlanStore from "./PlanStore.ts"
-import { keepFingerprint, rowSql } from "./Provision.ts"
+import { compare, keepFingerprint, rowSql } from "./Provision.ts"
 import { type ProvisionRefused, refused } from "./ProvisionRefused.ts"
 import { rolePrefixOf } from "./RolePrefixOf.ts"
 import { servingOf } from "./ServingState.ts"
@@ -68,6 +68,15 @@ const withdrawFace = Effect.fnUntraced(function* (
   yield* asOwner(tx, schema, (owner) => owner.query(inOneBlock([...away, ...access])))
   yield* FaceStore.keep(tx, family, schema, 0)
   yield* keepFingerprint(tx, String(row.path), schema, table)
+  // bounds that only it asked for are lifted as those of any changed definition are: when the owner is looked at next
+  const left = yield* Catalogue.read(tx, schema, table)
+  const isLeft = yield* compare(tx, spec, schema, left ?? actual, ids).pipe(
+    Effect.map(({ target }) => Catalogue.differences(left ?? actual, target).length > 0),
+    Effect.catchTag("ProvisionRefused", () => Effect.succeed(true))
+  )
+  if (isLeft) {
+    yield* tx.query(statement("update platform.schema_defs set serving_hash = null where id = $1", [ownerId]))
+  }
 })
 
 /** Takes from domain roles every right on rows that nobody serves any more through this definition. */
