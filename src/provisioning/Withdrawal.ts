@@ -109,6 +109,17 @@ const revoke = Effect.fnUntraced(function* (
 const chainOfPath = (path: string): string => path.split("/").slice(0, 3).join("/")
 
 /**
+ * Ends the plan of a definition that goes before it was served. Another version of its object would wait for it for ever; a
+ * resource that still wants the path makes another.
+ */
+export const giveUp = Effect.fn("Provision.giveUp")(function* (tx: Tx, path: string) {
+  yield* lockDomain(tx, chainOfPath(path))
+  const [row] = (yield* tx.query(statement(rowSql, [path]))).rows
+  if (row === undefined || row.serving === true || typeof row.plan !== "string") return
+  yield* PlanStore.end(tx, row.plan, "Overtaken", "its definition is gone")
+})
+
+/**
  * Ends serving a definition whose resource was deleted (`Retain`): answers become 410 `gone`; when every replica has
  * acknowledged that, which may take another call, domain roles lose every right on the table. Its rows, its path and its
  * name stay. Fails with `Referenced` while a definition that stays refers to it, and with `HasFaces` while another version
