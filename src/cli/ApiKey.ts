@@ -116,6 +116,9 @@ const create = Command.make(
   Effect.fnUntraced(function* ({ name, url, ...asked }) {
     const spec = specOf(asked)
     if ("exitCode" in spec) return yield* spec
+    if (spec.expiresAt !== undefined && Date.parse(spec.expiresAt) <= Date.now()) {
+      return yield* failed(`expiresAt: ${spec.expiresAt} is past, and the key would open nothing`, 2)
+    }
     const environment = yield* Effect.mapError(keyEnvironmentConfig, startFailure)
     const key = newKey(environment)
     const origin = { source: commandSource, namespace: asked.domain, name }

@@ -32,6 +32,9 @@ const notDone = (error: { readonly _tag: string; readonly message: string }) =>
 
 const by = Effect.sync(() => `cli/${userInfo().username}`)
 
+/** How often replicas are asked for. */
+const again = "500 millis"
+
 const list = Command.make(
   "list",
   { url: operatorUrlFlag, output: outputFlag },
@@ -81,7 +84,18 @@ const drop = Command.make(
     if (!yes) return yield* failed(`every record of ${path} would be lost: say --yes`)
     const gone = yield* withOperator(
       url,
-      Effect.flatMap(OperatorSql, (sql) => sql.transaction((tx) => Orphans.drop(tx, path, actor)))
+      Effect.gen(function* () {
+        const sql = yield* OperatorSql
+        for (let begun: Orphans.Orphan | undefined; ; ) {
+          const before = begun
+          const { orphan, waits } = yield* sql.transaction((tx) => Orphans.drop(tx, path, actor, before))
+          if (!waits) return orphan
+          if (begun === undefined)
+            yield* Console.error("it is served no longer; waits for the API's replicas to know it")
+          begun = orphan
+          yield* Effect.sleep(again)
+        }
+      })
     ).pipe(Effect.mapError(notDone))
     yield* Console.log(
       `${gone.table ?? path} is dropped, with its records; what history holds of them goes with its months`

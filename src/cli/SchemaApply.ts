@@ -3,10 +3,19 @@ import { Console, Effect } from "effect"
 import { Command } from "effect/cli"
 import * as Applied from "../operator/Applied.ts"
 import { isSound, renderChange } from "../operator/OperatorStatus.ts"
+import type { ResourceState } from "../operator/ResourceStatus.ts"
 import { fileFlag, soundOnly } from "./ManifestFiles.ts"
 import { operatorUrlFlag, unreachable, withOperator } from "./OperatorDatabase.ts"
 import { document, outputFlag } from "./Output.ts"
 import { failed } from "./Settings.ts"
+
+/** As far as it is done here: who serves it is for the API's replicas to say, of which there may be none. */
+const asProvisioned = (state: ResourceState): ResourceState => {
+  const provisioned = state.conditions.find((one) => one.type === "Provisioned")
+  if (provisioned === undefined) return state
+  const others = state.conditions.filter((one) => one.type !== "Ready")
+  return { ...state, conditions: [{ ...provisioned, type: "Ready" }, ...others] }
+}
 
 const refusals = new Set(["AtWork", "ForeignInstallation"])
 
@@ -19,8 +28,9 @@ export const apply = Command.make(
     const states = yield* withOperator(url, Effect.scoped(Applied.apply(located.map((one) => one.resource)))).pipe(
       Effect.mapError((error) => (refusals.has(error._tag) ? failed(error.message) : unreachable(error)))
     )
-    if (output === "table") for (const state of states) yield* Console.log(renderChange({ _tag: "Resource", state }))
-    else yield* Console.log(document(output, states))
+    if (output === "table") {
+      for (const state of states) yield* Console.log(renderChange({ _tag: "Resource", state: asProvisioned(state) }))
+    } else yield* Console.log(document(output, states))
     const waiting = states.filter((one) => !isSound(one)).length
     if (waiting > 0) return yield* failed(`${waiting} of ${states.length} are not what they say; see above`)
   })

@@ -30,8 +30,10 @@ export interface Orphan {
   readonly source: string
   readonly namespace: string
   readonly name: string
-  /** Of a definition: its table, and about how many records are in it. */
+  /** Of a definition: the table of its records, and about how many there are. */
   readonly table: string | undefined
+  /** The version whose table that is, where it is another's. */
+  readonly owner: string | undefined
   readonly records: number | undefined
   readonly since: string
 }
@@ -41,12 +43,14 @@ export class OrphanKept extends Data.TaggedError("OrphanKept")<{ readonly messag
 
 const kept = (message: string) => new OrphanKept({ message })
 
-const listSql = `select r.kind, r.namespace, r.name, r.source, coalesce(d.path, m.chain, a.id) as path, d.pg_schema, d.pg_table,
+const listSql = `select r.kind, r.namespace, r.name, r.source, coalesce(d.path, m.chain, a.id) as path, d.pg_schema,
+    coalesce(o.pg_table, d.pg_table) as pg_table, o.path as owner,
     (select greatest(c.reltuples, 0)::int8::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where n.nspname = d.pg_schema and c.relname = d.pg_table) as records,
+     where n.nspname = d.pg_schema and c.relname = coalesce(o.pg_table, d.pg_table)) as records,
     to_char(r.updated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as since
   from platform.resource_status r
   left join platform.schema_defs d on r.kind = 'SchemaDefinition' and d.source = r.source and d.namespace = r.namespace and d.name = r.name and d.serving is not null
+  left join platform.schema_defs o on o.id = d.owner_id
   left join platform.domains m on r.kind = 'Domain' and m.source = r.source and m.namespace = r.namespace and m.name = r.name and m.spec is not null
   left join platform.auth_strategies a on r.kind = 'AuthStrategy' and a.source = r.source and a.namespace = r.namespace and a.name = r.name
   where coalesce(d.path, m.chain, a.id) is not null
@@ -65,6 +69,7 @@ export const list = (tx: Tx) =>
         namespace: String(row.namespace),
         name: String(row.name),
         table: typeof row.pg_table === "string" ? `${String(row.pg_schema)}.${row.pg_table}` : undefined,
+        owner: typeof row.owner === "string" ? row.owner : undefined,
         records: typeof row.records === "string" ? Number(row.records) : undefined,
         since: String(row.since)
       }))
@@ -102,7 +107,7 @@ const firstOf = (tx: Tx, sql: string, params: ReadonlyArray<unknown>) =>
 
 /**
  * Ends what it has, as its deletion under `Retain` would have. A definition that replicas serve still has its rights taken
- * away by the operator when they have said that they do not, and keeps its status until then.
+ * away by the operator when they have said that they do not, and keeps its status until then. Answers whether that is so.
  */
 const end = Effect.fnUntraced(function* (tx: Tx, orphan: Orphan) {
   const { kind, name, namespace, path, source } = orphan
@@ -131,6 +136,7 @@ const end = Effect.fnUntraced(function* (tx: Tx, orphan: Orphan) {
   }
   if (!waits) yield* forget(tx, orphan)
   yield* tx.query(statement(toldSql))
+  return waits
 })
 
 /** Lets an orphan go: its records, its path and its name stay. `by` is who decided. */
@@ -143,14 +149,24 @@ export const release = Effect.fn("Orphans.release")(function* (tx: Tx, path: str
 
 /**
  * Destroys the records of an orphan definition, and gives its name away. What the log and the history hold of them goes with
- * their months; a definition that comes to this path later has another history. Refused while the domain is under a legal
- * hold, or another table refers to this one.
+ * their months; a definition that comes to this path later has another history, and versions that showed the records and
+ * are gone are forgotten with them. Refused while the domain is under a legal hold, or another table refers to this one, and
+ * of a version whose records are another's.
+ *
+ * Nothing is destroyed that a replica serves: it `waits` then, and is to be called again with the orphan `begun`. Broken off
+ * in between it has come to a release.
  */
-export const drop = Effect.fn("Orphans.drop")(function* (tx: Tx, path: string, by: string) {
-  const orphan = yield* find(tx, path)
+export const drop = Effect.fn("Orphans.drop")(function* (tx: Tx, path: string, by: string, begun?: Orphan) {
+  const orphan = begun ?? (yield* find(tx, path))
   if (orphan.kind !== "SchemaDefinition") return yield* kept(`${path} has no records of its own: release it`)
+  if (orphan.owner !== undefined) return yield* kept(`the records of ${path} are those of ${orphan.owner}: release it`)
   const chain = chainOfPath(path)
   yield* lockDomain(tx, chain)
+  if (begun !== undefined) {
+    const ended =
+      "select path as one from platform.schema_defs where path = $1 and state in ('Withdrawing', 'Withdrawn')"
+    if ((yield* firstOf(tx, ended, [path])).length === 0) return yield* kept(`${path} was applied again meanwhile`)
+  }
   const holds = yield* firstOf(
     tx,
     "select reason as one from platform.legal_holds where chain = $1 and lifted_at is null order by placed_at limit 10",
@@ -166,8 +182,7 @@ export const drop = Effect.fn("Orphans.drop")(function* (tx: Tx, path: string, b
     [schema, table]
   )
   if (referring.length > 0) return yield* kept(`${referring.join(", ")} refer to its records`)
-  yield* end(tx, orphan)
-  yield* forget(tx, orphan)
+  if (yield* end(tx, orphan)) return { orphan, waits: true }
   yield* tx.query(setLockTimeout)
   yield* asOwner(tx, schema, (owner) =>
     Effect.andThen(
@@ -175,21 +190,18 @@ export const drop = Effect.fn("Orphans.drop")(function* (tx: Tx, path: string, b
       owner.query(statement(`drop table if exists ${qualified(schema, table)}`))
     )
   )
-  yield* tx.query(
-    statement("delete from platform.names where pg_name = $1 and path = $2", [`${schema}.${table}`, path])
-  )
-  yield* tx.query(
-    statement("delete from platform.field_defs where def_id = (select id from platform.schema_defs where path = $1)", [
-      path
-    ])
-  )
-  yield* tx.query(
+  // whose records were these, it is decided anew with whom it shares them
+  const { rows: versions } = yield* tx.query(
     statement(
-      `update platform.schema_defs set state = 'Dropped', storage_id = nextval('platform.storage_id_seq'),
-         source = null, namespace = null, name = null, uid = null, resource_generation = null, updated_at = now() where path = $1`,
+      `update platform.schema_defs set state = 'Dropped', storage_id = nextval('platform.storage_id_seq'), owner_id = null, face = null,
+         source = null, namespace = null, name = null, uid = null, resource_generation = null, updated_at = now()
+       where path = $1 or owner_id = (select id from platform.schema_defs where path = $1) returning id, path`,
       [path]
     )
   )
+  const column = (name: string) => `{${versions.map((row) => String(row[name])).join(",")}}`
+  yield* tx.query(statement("delete from platform.names where path = any ($1::text[])", [column("path")]))
+  yield* tx.query(statement("delete from platform.field_defs where def_id = any ($1::int4[])", [column("id")]))
   yield* entry(tx, orphan, "operator.orphan.drop", by)
-  return orphan
+  return { orphan, waits: false }
 })

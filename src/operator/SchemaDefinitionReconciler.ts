@@ -10,7 +10,7 @@ import { renderStep } from "../provisioning/Plan.ts"
 import * as Provision from "../provisioning/Provision.ts"
 import { refused } from "../provisioning/ProvisionRefused.ts"
 import { servingOf, someOf } from "../provisioning/ServingState.ts"
-import { withdraw } from "../provisioning/Withdrawal.ts"
+import { giveUp, withdraw } from "../provisioning/Withdrawal.ts"
 import { backfillFaults, compileBackfill, ruleFaults } from "../records/type/Rules.ts"
 import { ready, stalled, waiting } from "./Conditions.ts"
 import * as DriftWatch from "./DriftWatch.ts"
@@ -152,7 +152,7 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
         return { ...judge(mine), generation: isAsWanted(conclusion) ? undefined : mine?.origin.generation }
       }
     ),
-  remove: (world, { name, namespace }) =>
+  remove: (world, { name, namespace, state }) =>
     Effect.gen(function* () {
       const origin = { source: world.fence.source, namespace, name }
       const { rows } = yield* world.fence.read((tx) =>
@@ -176,6 +176,11 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
             Effect.catchTag("ProvisionRefused", (one) => Effect.succeed(verdictOf(one)))
           )
         if (refusal !== undefined) return refusal
+      }
+      const path = state?.status.path
+      if (rows.length === 0 && typeof path === "string") {
+        yield* world.builds.stop(path)
+        yield* world.fence.transaction((tx) => giveUp(tx, path))
       }
       return undefined
     }),

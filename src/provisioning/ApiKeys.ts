@@ -205,6 +205,11 @@ export const activate = Effect.fnUntraced(function* (
 ) {
   const { name, namespace, source } = hand.origin
   const overlap = overlapMillis(spec)
+  // before anything is rotated out: what is in force stays so where the key that is to follow was replaced
+  const pending = yield* tx.query(
+    statement("select from platform.api_keys where id = $1::uuid and state = 'Pending' for update", [id])
+  )
+  if (pending.rowCount !== 1) return false
   const before = yield* tx.query(
     statement(
       `update platform.api_keys set state = case when $4::float8 = 0 then 'Revoked' else 'Retiring' end,
@@ -215,14 +220,12 @@ export const activate = Effect.fnUntraced(function* (
       [source, namespace, name, overlap]
     )
   )
-  const now = yield* tx.query(
+  yield* tx.query(
     statement(
-      `update platform.api_keys set state = 'Active', generation = nextval('platform.generation_seq'), updated_at = now()
-       where id = $1::uuid and state = 'Pending'`,
+      "update platform.api_keys set state = 'Active', generation = nextval('platform.generation_seq'), updated_at = now() where id = $1::uuid",
       [id]
     )
   )
-  if (now.rowCount !== 1) return false
   const chain = chainOfKey(spec)
   yield* notified(tx, chain)
   const [replaced] = before.rows

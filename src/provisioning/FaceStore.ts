@@ -17,7 +17,7 @@ import { familyTable } from "./WantedTable.ts"
 
 const decodeFace = Schema.decodeUnknownSync(Schema.fromJsonString(Face))
 
-/** The versions of a definition's object, itself among them where it was provisioned once. */
+/** The versions of a definition's object, itself among them where it was provisioned once; none whose records were dropped. */
 export const versions = (
   tx: Tx,
   spec: SchemaDefinitionSpec
@@ -28,7 +28,7 @@ export const versions = (
       statement(
         `select id, path, owner_id, storage_id, pg_table, serving::text as serving, face::text as face,
            (select coalesce(json_agg(f.spec order by f.position), '[]')::text from platform.field_defs f where f.def_id = s.id) as fields
-         from platform.schema_defs s where s.chain = $1 and split_part(s.path, '/', 4) = $2 order by s.id`,
+         from platform.schema_defs s where s.chain = $1 and split_part(s.path, '/', 4) = $2 and s.state <> 'Dropped' order by s.id`,
         [chainOf(path), path.object]
       )
     ),

@@ -233,11 +233,17 @@ export const familyOf = (parts: Parts): { readonly family: Family; readonly faul
     .filter((one) => one !== owner)
     .sort((a, b) => numberOf(a.path) - numberOf(b.path))
   const members: Family["members"] = [owner ?? wanted, ...rest]
-  // the columns of versions that are gone keep what they hold
+  // The columns of versions that are gone keep what they hold. Nobody writes them any more but by their defaults, so they
+  // ask for no value that would not come, and two that are alike are in nobody's way.
   const kept = siblings.flatMap((row) => {
     if (row.serving !== undefined) return []
     const columns = knownColumns(row)
-    return row.fields.map((field) => ({ ...field, name: columns.get(field.name) ?? field.name }))
+    return row.fields.map((field) => ({
+      ...field,
+      name: columns.get(field.name) ?? field.name,
+      required: field.required && field.default !== undefined,
+      unique: false
+    }))
   })
   const { bounds, columns, faults, uniqueConstraints } = merged(members, wanted, kept, formerly)
   const places = new Map(spec.fields.map((field, index) => [wanted.columns.get(field.name) ?? field.name, index]))

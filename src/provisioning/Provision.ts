@@ -208,7 +208,10 @@ export interface MirrorIds {
   readonly storage: number
 }
 
-/** The row of a new definition, which gives it its ids. It is served when the transaction commits. */
+/**
+ * The row of a new definition, which gives it its ids; one whose records were dropped is new again. It is served when the
+ * transaction commits.
+ */
 const insertRow = Effect.fnUntraced(function* (
   tx: Tx,
   spec: SchemaDefinitionSpec,
@@ -220,7 +223,9 @@ const insertRow = Effect.fnUntraced(function* (
     statement(
       `insert into platform.schema_defs (path, chain, pg_schema, pg_table, storage, storage_id, owner_id)
        select $1, $2, $3, $4, coalesce(w.storage, $5), coalesce(w.storage_id, nextval('platform.storage_id_seq')), coalesce(w.owner_id, w.id)
-       from (select 1) one left join platform.schema_defs w on w.id = $6 returning id, storage_id`,
+       from (select 1) one left join platform.schema_defs w on w.id = $6
+       on conflict (path) do update set storage = excluded.storage, storage_id = excluded.storage_id, owner_id = excluded.owner_id, state = excluded.state
+       returning id, storage_id`,
       [formatPath(path), chainOf(path), schema, pgTableOf(path), FaceStore.storageText(spec), with_ ?? null]
     )
   )
@@ -430,7 +435,7 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
   yield* tx.query(setLockTimeout)
   yield* reserveName(tx, `${schema}.${relation}`, text)
   const ids =
-    row === undefined
+    row === undefined || row.state === "Dropped"
       ? yield* insertRow(tx, spec, schema, owner?.id)
       : { id: Number(row.id), storage: Number(row.storage_id) }
   const actual = yield* Catalogue.read(tx, schema, table)

@@ -15,7 +15,7 @@ import * as FaceStore from "./FaceStore.ts"
 import { lockDomain, setLockTimeout } from "./Names.ts"
 import { actorOf, foreignOrigin, type Origin } from "./Origin.ts"
 import * as PlanStore from "./PlanStore.ts"
-import { keepFingerprint, rowSql } from "./Provision.ts"
+import { compare, keepFingerprint, rowSql } from "./Provision.ts"
 import { type ProvisionRefused, refused } from "./ProvisionRefused.ts"
 import { rolePrefixOf } from "./RolePrefixOf.ts"
 import { servingOf } from "./ServingState.ts"
@@ -68,6 +68,15 @@ const withdrawFace = Effect.fnUntraced(function* (
   yield* asOwner(tx, schema, (owner) => owner.query(inOneBlock([...away, ...access])))
   yield* FaceStore.keep(tx, family, schema, 0)
   yield* keepFingerprint(tx, String(row.path), schema, table)
+  // bounds that only it asked for are lifted as those of any changed definition are: when the owner is looked at next
+  const left = yield* Catalogue.read(tx, schema, table)
+  const isLeft = yield* compare(tx, spec, schema, left ?? actual, ids).pipe(
+    Effect.map(({ target }) => Catalogue.differences(left ?? actual, target).length > 0),
+    Effect.catchTag("ProvisionRefused", () => Effect.succeed(true))
+  )
+  if (isLeft) {
+    yield* tx.query(statement("update platform.schema_defs set serving_hash = null where id = $1", [ownerId]))
+  }
 })
 
 /** Takes from domain roles every right on rows that nobody serves any more through this definition. */
@@ -98,6 +107,17 @@ const revoke = Effect.fnUntraced(function* (
 })
 
 const chainOfPath = (path: string): string => path.split("/").slice(0, 3).join("/")
+
+/**
+ * Ends the plan of a definition that goes before it was served. Another version of its object would wait for it for ever; a
+ * resource that still wants the path makes another.
+ */
+export const giveUp = Effect.fn("Provision.giveUp")(function* (tx: Tx, path: string) {
+  yield* lockDomain(tx, chainOfPath(path))
+  const [row] = (yield* tx.query(statement(rowSql, [path]))).rows
+  if (row === undefined || row.serving === true || typeof row.plan !== "string") return
+  yield* PlanStore.end(tx, row.plan, "Overtaken", "its definition is gone")
+})
 
 /**
  * Ends serving a definition whose resource was deleted (`Retain`): answers become 410 `gone`; when every replica has

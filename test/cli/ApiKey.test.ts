@@ -112,7 +112,8 @@ describe("velocity api-key", () => {
       [["--actor", "people/alice"], 1, "is of type jwt"],
       [["--domain", `${world.database.org}/shop/closed`], 1, "trusts people, and not keys"],
       [["--domain", "platform"], 2, "begin with platform-"],
-      [["--from", "everywhere"], 2, "ipAllowlist"]
+      [["--from", "everywhere"], 2, "ipAllowlist"],
+      [["--expires-at", "2020-01-01T00:00:00Z"], 2, "is past"]
     ]
     for (const [more, code, message] of refused) {
       const flags = new Map([

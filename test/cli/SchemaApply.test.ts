@@ -101,7 +101,7 @@ describe("velocity schema apply", () => {
         const { definition, env, folder, look, parents, velocity, write } = yield* world
         const all = yield* write("all.yaml", ...parents, definition("thing", [a]))
         const operator = start(["operator", "--manifests", folder], env)
-        yield* Effect.promise(() => operator.says("thing_v1 is served"))
+        yield* Effect.promise(() => operator.says("no API replica is alive to serve"))
         expect(yield* velocity("apply", "-f", all)).toMatchObject({
           code: 1,
           out: "",

@@ -15,13 +15,13 @@ import { configOf, connect, freshDatabase, query, type TestDatabase } from "../s
 const manifest = (kind: string, namespace: string | undefined, name: string, spec: object) =>
   JSON.stringify({ apiVersion: "velocity.sh/v1", kind, metadata: { name, ...(namespace && { namespace }) }, spec })
 
-const definition = (org: string, object: string, fields: ReadonlyArray<object>) =>
-  manifest("SchemaDefinition", `${org}-shop-eu`, object, {
+const definition = (org: string, object: string, fields: ReadonlyArray<object>, version = "v1") =>
+  manifest("SchemaDefinition", `${org}-shop-eu`, version === "v1" ? object : `${object}-${version}`, {
     org,
     app: "shop",
     domain: "eu",
     object,
-    version: "v1",
+    version,
     fields,
     access: { roles: [{ role: "buyer", operations: ["create", "read"] }] }
   })
@@ -64,8 +64,9 @@ const world = Effect.gen(function* () {
   const said = (object: string) =>
     Effect.sync(() => {
       const state = status.resources().find((one) => one.identity.endsWith(`/${object}`))
-      const ready = state?.conditions.find((one) => one.type === "Ready")
-      return `${ready?.reason}: ${ready?.message}`
+      // no replica is there, and so nothing is Ready
+      const provisioned = state?.conditions.find((one) => one.type === "Provisioned")
+      return `${provisioned?.reason}: ${provisioned?.message}`
     })
   const until = (object: string, words: string) =>
     Effect.repeat(said(object), {
@@ -77,7 +78,8 @@ const world = Effect.gen(function* () {
   yield* exporter.query("set application_name = 'an export'")
   yield* exporter.query("begin isolation level repeatable read")
   const [own] = (yield* exporter.query("select pg_backend_pid()::int4 as pid")).rows
-  return { database, org, table, look, write, until, exporter, pid: Number(own?.pid) }
+  const remove = (name: string) => Effect.promise(() => rm(join(folder, name)))
+  return { database, org, table, look, write, remove, until, exporter, pid: Number(own?.pid) }
 })
 
 describe("an index that waits for an older snapshot", () => {
@@ -166,6 +168,29 @@ describe("an index that waits for an older snapshot", () => {
           `select 1 as one from pg_index where indrelid = '${table}'::regclass and not indisvalid`
         )
         expect(invalid).toEqual([])
+      })
+    )
+  )
+
+  it.live("is given up with a version that goes before it has come, and holds up no other version", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { exporter, look, org, remove, table, until, write } = yield* world
+        const shut = { ...a, indexed: true }
+        yield* write("thing-v2.yaml", definition(org, "thing", [shut], "v2"))
+        yield* until("thing-v2", "waits for")
+        yield* write("thing.yaml", definition(org, "thing", [a, { ...a, name: "b" }]))
+        yield* until("thing", "VersionEvolving: ")
+        yield* remove("thing-v2.yaml")
+        yield* look(
+          `select from pg_attribute where attrelid = '${table}'::regclass and attname = 'b' and not attisdropped`
+        ).pipe(Effect.repeat({ until: (rows) => rows.length === 1, schedule: Schedule.spaced("50 millis") }))
+        yield* until("thing", "Provisioned: ")
+        expect(yield* look("select path from platform.plans where state in ('Waiting', 'Running')")).toEqual([])
+        expect(yield* look("select pid from pg_stat_progress_create_index where datname = current_database()")).toEqual(
+          []
+        )
+        yield* exporter.query("rollback")
       })
     )
   )

@@ -6,7 +6,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { it } from "@effect/vitest"
-import { ConfigProvider, Duration, Effect, Layer, Redacted, Schedule, Schema, Scope } from "effect"
+import { ConfigProvider, Duration, Effect, Fiber, Layer, Redacted, Schedule, Schema, Scope } from "effect"
 import { describe, expect } from "vitest"
 import { SchemaDefinitionSpec } from "../../src/domain/SchemaDefinition.ts"
 import * as Controller from "../../src/operator/Controller.ts"
@@ -25,20 +25,23 @@ const config = (database: TestDatabase) => ConfigProvider.layer(configOf(databas
 const manifest = (kind: string, namespace: string | undefined, name: string, spec: object) =>
   JSON.stringify({ apiVersion: "velocity.sh/v1", kind, metadata: { name, ...(namespace && { namespace }) }, spec })
 
-const specOf = (org: string, object: string, fields: ReadonlyArray<object>) => ({
+const specOf = (org: string, object: string, fields: ReadonlyArray<object>, version = "v1") => ({
   org,
   app: "shop",
   domain: "eu",
   object,
-  version: "v1",
+  version,
   fields,
   access: { roles: [{ role: "buyer", operations: ["create", "read"] }] }
 })
 
 const a = { name: "a", type: "string" }
 
-/** A domain with `thing`, `other` and `child`, which refers to `other`; three records in `thing`. Its operator has ended. */
-const world = Effect.gen(function* () {
+/**
+ * A domain with `thing`, `other` and `child`, which refers to `other`; three records in `thing`. Its operator has ended.
+ * `later` are other versions of `thing`.
+ */
+const worldWith = Effect.fnUntraced(function* (...later: ReadonlyArray<string>) {
   const database = yield* freshDatabase
   const { org } = database
   const folder = yield* Effect.acquireRelease(
@@ -47,12 +50,24 @@ const world = Effect.gen(function* () {
   )
   const namespace = `${org}-shop-eu`
   const child = { name: "up", type: "ref", ref: { object: "other", version: "v1" } }
-  const definitions = [specOf(org, "thing", [a]), specOf(org, "other", [a]), specOf(org, "child", [child])]
+  const definitions = [
+    specOf(org, "thing", [a]),
+    specOf(org, "other", [a]),
+    specOf(org, "child", [child]),
+    ...later.map((version) => specOf(org, "thing", [a, { name: version, type: "string" }], version))
+  ]
   const all = [
     manifest("Organisation", undefined, org, { org }),
     manifest("Application", org, "shop", { org, app: "shop" }),
     manifest("Domain", `${org}-shop`, "eu", { org, app: "shop", domain: "eu" }),
-    ...definitions.map((spec) => manifest("SchemaDefinition", namespace, spec.object, spec))
+    ...definitions.map((spec) =>
+      manifest(
+        "SchemaDefinition",
+        namespace,
+        spec.version === "v1" ? spec.object : `${spec.object}-${spec.version}`,
+        spec
+      )
+    )
   ]
   yield* Effect.promise(() => writeFile(join(folder, "all.yaml"), all.join("\n---\n")))
   /** The operator on the folder, until it has looked at everything once. */
@@ -115,9 +130,10 @@ const world = Effect.gen(function* () {
   )
   const records = (object: string) =>
     Effect.map(look(`select count(*)::int4 as n from ${org}_shop_eu.${object}_v1`), (rows) => rows[0]?.n)
-  const path = (object: string) => `${org}/shop/eu/${object}/v1`
+  const path = (object: string, version = "v1") => `${org}/shop/eu/${object}/${version}`
   return { database, org, reconciled, forsaken, look, looking, velocity, listed, entries, records, path }
 })
+const world = worldWith()
 
 describe("orphans", () => {
   it.live("are listed with what they have, and are none when they are back", () =>
@@ -302,6 +318,72 @@ describe("orphans", () => {
             })
           )
         }
+      })
+    )
+  )
+
+  it.live("that show another version's records are released, and forgotten when those are dropped", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { forsaken, listed, look, org, path, reconciled, records, velocity } = yield* worldWith("v2", "v3")
+        yield* forsaken
+        expect(yield* listed).toEqual(["P/child/v1", "P/other/v1", "P/thing/v1", "P/thing/v2", "P/thing/v3", "P"])
+        expect(yield* velocity("drop", path("thing", "v2"), "--yes")).toMatchObject({
+          code: 1,
+          err: expect.stringContaining(`are those of ${path("thing")}: release it`)
+        })
+        expect(yield* velocity("drop", path("thing"), "--yes")).toMatchObject({
+          code: 1,
+          err: expect.stringContaining(`${path("thing", "v2")}, ${path("thing", "v3")} show its records`)
+        })
+        expect(yield* velocity("release", path("thing", "v2"))).toMatchObject({
+          code: 0,
+          out: `${path("thing", "v2")} is served no longer; ${org}_shop_eu.thing_v1 stays, with its records\n`
+        })
+        expect(yield* records("thing")).toBe(3)
+        expect((yield* velocity("release", path("thing", "v3"))).code).toBe(0)
+        expect((yield* velocity("drop", path("thing"), "--yes")).code).toBe(0)
+        expect(yield* look("select path from platform.names where path like '%/thing/%'")).toEqual([])
+        yield* reconciled
+        // they are one again, with whichever came first
+        const [shared] = yield* look(
+          `select count(distinct storage_id)::int4 as storages, count(*) filter (where owner_id is null)::int4 as owners,
+             count(*) filter (where serving is not null)::int4 as served from platform.schema_defs where path like '%/thing/%'`
+        )
+        expect(shared).toEqual({ storages: 1, owners: 1, served: 3 })
+        for (const version of ["v1", "v2", "v3"]) {
+          expect(yield* look(`select a from ${org}_shop_eu.thing_${version}`)).toEqual([])
+        }
+      })
+    )
+  )
+
+  it.live("are served by nobody before their records go", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { forsaken, listed, look, org, path, records, velocity } = yield* world
+        const said = look("select platform.registry_ack('lagging', id, generation, null) from platform.schema_defs")
+        yield* forsaken
+        yield* said
+        yield* look("select platform.registry_ack('lagging', null, null, null)")
+        const may = (object: string) =>
+          Effect.map(
+            look(`select has_table_privilege('${org}_shop_eu_reader', '${org}_shop_eu.${object}_v1', 'select') as may`),
+            ([row]) => row?.may
+          )
+        const running = yield* Effect.forkChild(velocity("drop", path("thing"), "--yes"))
+        yield* look(`select from platform.schema_defs where path = $1 and state = 'Withdrawing'`, [path("thing")]).pipe(
+          Effect.repeat({ until: (rows) => rows.length === 1, schedule: Schedule.spaced("50 millis") })
+        )
+        expect(yield* may("thing")).toBe(true)
+        expect(yield* records("thing")).toBe(3)
+        yield* said
+        expect(yield* Fiber.join(running)).toMatchObject({
+          code: 0,
+          err: expect.stringContaining("waits for the API's replicas to know it")
+        })
+        expect(yield* look(`select to_regclass('${org}_shop_eu.thing_v1')::text as there`)).toEqual([{ there: null }])
+        expect(yield* listed).toEqual(["P/child/v1", "P/other/v1", "P"])
       })
     )
   )

@@ -261,6 +261,72 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
     })
   )
 
+  it.effect("take with them what only they asked of the rows, and what the owner dropped before", () =>
+    Effect.gen(function* () {
+      const { apply, look, put, remove, sound, version } = yield* prepared("lifted")
+      const kind = (...values: ReadonlyArray<string>) => ({ name: "kind", type: "enum", enum: values })
+      const must = text("must", { required: true })
+      const v1 = version("v1", [kind("p", "q"), text("t"), text("u"), must])
+      yield* apply(v1)
+      yield* apply(
+        version("v2", [kind("p"), text("t", { required: true }), text("u", { unique: true }), must, text("alone")])
+      )
+      expect(yield* Effect.exit(put("lifted_v1", { kind: "q", t: "1", must: "x" }))).toMatchObject({ _tag: "Failure" })
+      expect(yield* remove("v2")).toEqual({ _tag: "Done" })
+      const lifted = yield* apply(v1)
+      expect(lifted).toMatchObject({ _tag: "Applied", why: [] })
+      expect([...lifted.steps].sort()).toEqual(["remove enum of kind in v2", "remove unique u", "t is optional"])
+      yield* sound(v1)
+      for (const _ of [1, 2]) yield* put("lifted_v1", { kind: "q", u: "same", must: "x" })
+      // a field of both, which the owner lets go when the other is gone: nobody gives it a value any more
+      const without = version("v1", [kind("p", "q"), text("t"), text("u")])
+      expect((yield* apply(without)).why).toEqual(["must is no longer a field of v1"])
+      yield* put("lifted_v1", {})
+      yield* sound(without)
+      // nobody loosened anything: there is nothing to lift, and nothing is served anew
+      yield* apply(version("v3", [kind("p", "q")]))
+      const generation = "select generation::text as generation from platform.schema_defs where path like '%/lifted/v1'"
+      expect(yield* remove("v3")).toEqual({ _tag: "Done" })
+      const [before] = yield* look(generation)
+      expect((yield* apply(without))._tag).toBe("Unchanged")
+      expect(yield* look(generation)).toEqual([before])
+    })
+  )
+
+  it.effect("that are on their way out while replicas lag hold up no change of the owner, and may come back", () =>
+    Effect.gen(function* () {
+      const { apply, look, put, remove, sound, version } = yield* prepared("lags")
+      const said = look("select platform.registry_ack('lagging', id, generation, null) from platform.schema_defs")
+      const bee = text("bee", { renamedFrom: ["b"] })
+      const v2 = version("v2", [text("a"), bee, text("c")])
+      yield* apply(version("v1", [text("a"), text("b"), text("c")]))
+      yield* apply(v2)
+      yield* said
+      yield* look("select platform.registry_ack('lagging', null, null, null)")
+      expect(yield* remove("v2")).toEqual({ _tag: "Waits", for: ["lagging"] })
+      expect(yield* refusalOf(remove("v1"))).toBe("HasFaces")
+      // its view is there still, and holds the columns
+      const v1 = version("v1", [text("a"), text("bb", { renamedFrom: ["b"] })])
+      expect((yield* apply(v1)).why).toEqual(["rename b to bb", "c is no longer a field of v1"])
+      yield* put("lags_v1", { a: "1", bb: "2" })
+      yield* apply(v2)
+      yield* sound(v1, v2)
+      expect(yield* remove("v2")).toEqual({ _tag: "Waits", for: ["lagging"] })
+      yield* said
+      expect(yield* remove("v2")).toEqual({ _tag: "Done" })
+      yield* sound(v1)
+      expect(yield* remove("v1")).toEqual({ _tag: "Waits", for: ["lagging"] })
+      expect(yield* refusalOf(apply(v2))).toBe("VersionMissing")
+      yield* said
+      expect(yield* remove("v1")).toEqual({ _tag: "Done" })
+      expect((yield* IsolationCheck.check()).map(IsolationCheck.render)).toEqual([])
+      yield* look("delete from platform.replicas")
+      yield* apply(v1)
+      yield* apply(v2)
+      yield* sound(v1, v2)
+    })
+  )
+
   it.effect("are tables of their own where that is said", () =>
     Effect.gen(function* () {
       const { apply, put, rows, sound, version } = yield* prepared("apart")
