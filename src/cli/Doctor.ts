@@ -1,7 +1,7 @@
 /** `velocity doctor`: checks a database as the API's login, lists orphans as the operator's, and says what to type. */
 import { Config, Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
-import * as Orphans from "../operator/Orphans.ts"
+import * as Orphans from "../operator/reconcile/Orphans.ts"
 import * as IsolationCheck from "../postgres/IsolationCheck.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { unreachable, withOperator } from "./OperatorDatabase.ts"

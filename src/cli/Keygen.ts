@@ -2,7 +2,7 @@
 import { Console, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import { generateSignerKey, isKeyName } from "../domain/NoteKey.ts"
-import { writeNew } from "../operator/NewFile.ts"
+import { writeNew } from "../operator/source/NewFile.ts"
 import { failed } from "./Settings.ts"
 
 const maxNameLength = 255

@@ -4,7 +4,7 @@ import { Console, Effect } from "effect"
 import { Flag } from "effect/cli"
 import { admit } from "../domain/Admission.ts"
 import type { ResourceOf } from "../domain/Resource.ts"
-import { type Located, type ManifestProblem, parseManifests, renderProblem } from "../operator/Manifests.ts"
+import { type Located, type ManifestProblem, parseManifests, renderProblem } from "../operator/state/Manifests.ts"
 import { backfillFaults, ruleFaults } from "../records/type/Rules.ts"
 import { failed } from "./Settings.ts"
 

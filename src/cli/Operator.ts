@@ -13,7 +13,7 @@ import {
   OperatorStatus,
   renderChange,
   type StatusChange
-} from "../operator/OperatorStatus.ts"
+} from "../operator/state/OperatorStatus.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { defaultDataFolder } from "./Settings.ts"
 import { startFailure } from "./StartFailure.ts"

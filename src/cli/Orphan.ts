@@ -5,7 +5,7 @@
 import { userInfo } from "node:os"
 import { Console, Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
-import * as Orphans from "../operator/Orphans.ts"
+import * as Orphans from "../operator/reconcile/Orphans.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { operatorUrlFlag, unreachable, withOperator } from "./OperatorDatabase.ts"
 import { type Column, outputFlag, printRows } from "./Output.ts"

@@ -11,12 +11,12 @@ import { apiVersion, decodeResource, identityOf, type Resource } from "../domain
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
-import { developmentStrategy } from "./AuthStrategyReconciler.ts"
-import * as Controller from "./Controller.ts"
-import { Fence, type ForeignInstallation } from "./Fence.ts"
+import * as Controller from "./control/Controller.ts"
 import { folderSource } from "./Operator.ts"
-import type { ResourceState } from "./ResourceStatus.ts"
-import type { Source } from "./Source.ts"
+import { developmentStrategy } from "./reconcile/AuthStrategyReconciler.ts"
+import { Fence, type ForeignInstallation } from "./state/Fence.ts"
+import type { ResourceState } from "./state/ResourceStatus.ts"
+import type { Source } from "./state/Source.ts"
 
 /** An operator is at work on this database. */
 export class AtWork extends Data.TaggedError("AtWork")<{ readonly message: string }> {}

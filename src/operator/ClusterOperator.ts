@@ -9,12 +9,12 @@ import { keyEnvironmentConfig } from "../access/KeyAuthenticator.ts"
 import { velocityNamespace } from "../domain/AuthStrategy.ts"
 import { Kube, type KubeError } from "../kubernetes/Kube.ts"
 import { Leadership } from "../kubernetes/Leadership.ts"
-import * as AnomalyEvents from "./AnomalyEvents.ts"
-import * as ClusterSource from "./ClusterSource.ts"
-import * as Controller from "./Controller.ts"
-import { Fence } from "./Fence.ts"
+import * as AnomalyEvents from "./anomaly/AnomalyEvents.ts"
+import * as Controller from "./control/Controller.ts"
 import { schedules } from "./Operator.ts"
-import { OperatorStatus } from "./OperatorStatus.ts"
+import * as ClusterSource from "./source/ClusterSource.ts"
+import { Fence } from "./state/Fence.ts"
+import { OperatorStatus } from "./state/OperatorStatus.ts"
 
 export interface ClusterOperatorOptions {
   /** Watched beside Velocity's own; undefined: all. */

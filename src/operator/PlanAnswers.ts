@@ -12,7 +12,7 @@ import { OperatorSql } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
 import { type Answer, shown, withoutRecords } from "../provisioning/PlanShown.ts"
 import { askedDefinition } from "../records/type/AskedDefinition.ts"
-import { Fence } from "./Fence.ts"
+import { Fence } from "./state/Fence.ts"
 
 const channel = "velocity_plan_asked"
 

@@ -14,8 +14,8 @@ import { sha256Hex } from "../domain/Sha256.ts"
 import * as AuditChain from "../postgres/AuditChain.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
-import type { Origin } from "./Origin.ts"
-import { specHash } from "./SpecHash.ts"
+import type { Origin } from "./table/Origin.ts"
+import { specHash } from "./table/SpecHash.ts"
 
 /** A key as its row tells it. Times are ISO 8601, in UTC. */
 export interface KeyRow {

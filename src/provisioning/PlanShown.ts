@@ -9,9 +9,9 @@ import type { ResourceOf } from "../domain/Resource.ts"
 import { pathOfDefinition } from "../domain/SchemaDefinition.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
-import { needsApproval, type Step } from "./Plan.ts"
 import * as Provision from "./Provision.ts"
-import type { RefusalReason } from "./ProvisionRefused.ts"
+import { needsApproval, type Step } from "./plan/Plan.ts"
+import type { RefusalReason } from "./table/ProvisionRefused.ts"
 
 /** A plan as it is shown. */
 export interface Shown {

@@ -18,24 +18,31 @@ import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { statement } from "../postgres/Statement.ts"
-import * as Catalogue from "./Catalogue.ts"
-import { type Comparison, questionsOf } from "./Comparison.ts"
-import * as FaceStore from "./FaceStore.ts"
-import { type Family, goneFields, type KnownVersion } from "./Faces.ts"
-import { familyUnder } from "./FaceView.ts"
-import { ask } from "./Facts.ts"
-import { renamesOf } from "./FieldChange.ts"
-import { lockDomain, reserveName, setLockTimeout } from "./Names.ts"
-import { normalForm } from "./NormalForm.ts"
-import { actorOf, foreignOrigin, type Origin, originParams } from "./Origin.ts"
-import { isAtOnce, needsApproval, type Plan, planOf, step } from "./Plan.ts"
-import * as PlanStore from "./PlanStore.ts"
-import { type ProvisionRefused, refused } from "./ProvisionRefused.ts"
-import { rolePrefixOf } from "./RolePrefixOf.ts"
-import { specHash } from "./SpecHash.ts"
-import { inOneBlock } from "./SqlText.ts"
-import { type Diff, diff } from "./TableDiff.ts"
-import { accessSql, createTable, familyTable, foreignKeySql, tableComment, type WantedTable } from "./WantedTable.ts"
+import { type Comparison, questionsOf } from "./plan/Comparison.ts"
+import { ask } from "./plan/Facts.ts"
+import { isAtOnce, needsApproval, type Plan, planOf, step } from "./plan/Plan.ts"
+import * as PlanStore from "./plan/PlanStore.ts"
+import { type Diff, diff } from "./plan/TableDiff.ts"
+import * as Catalogue from "./table/Catalogue.ts"
+import * as FaceStore from "./table/FaceStore.ts"
+import { type Family, goneFields, type KnownVersion } from "./table/Faces.ts"
+import { familyUnder } from "./table/FaceView.ts"
+import { renamesOf } from "./table/FieldChange.ts"
+import { lockDomain, reserveName, setLockTimeout } from "./table/Names.ts"
+import { normalForm } from "./table/NormalForm.ts"
+import { actorOf, foreignOrigin, type Origin, originParams } from "./table/Origin.ts"
+import { type ProvisionRefused, refused } from "./table/ProvisionRefused.ts"
+import { rolePrefixOf } from "./table/RolePrefixOf.ts"
+import { specHash } from "./table/SpecHash.ts"
+import { inOneBlock } from "./table/SqlText.ts"
+import {
+  accessSql,
+  createTable,
+  familyTable,
+  foreignKeySql,
+  tableComment,
+  type WantedTable
+} from "./table/WantedTable.ts"
 
 /** A definition as it is wanted. */
 export interface WantedDefinition {

@@ -14,12 +14,12 @@ import { defaultDatabase } from "../postgres/Databases.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { statement } from "../postgres/Statement.ts"
-import { lockDomain, reserveName, setLockTimeout } from "./Names.ts"
-import { actorOf, foreignOrigin, type Origin, originParams } from "./Origin.ts"
-import { type ProvisionRefused, refused } from "./ProvisionRefused.ts"
-import { rolePrefixOf } from "./RolePrefixOf.ts"
-import { specHash } from "./SpecHash.ts"
-import { inOneBlock, nameList, quoteName, quoteText } from "./SqlText.ts"
+import { lockDomain, reserveName, setLockTimeout } from "./table/Names.ts"
+import { actorOf, foreignOrigin, type Origin, originParams } from "./table/Origin.ts"
+import { type ProvisionRefused, refused } from "./table/ProvisionRefused.ts"
+import { rolePrefixOf } from "./table/RolePrefixOf.ts"
+import { specHash } from "./table/SpecHash.ts"
+import { inOneBlock, nameList, quoteName, quoteText } from "./table/SqlText.ts"
 
 /** A domain as it is wanted. */
 export interface WantedDomain {

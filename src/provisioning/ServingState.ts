@@ -6,7 +6,7 @@ import { Effect } from "effect"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { statement } from "../postgres/Statement.ts"
-import type { Origin } from "./Origin.ts"
+import type { Origin } from "./table/Origin.ts"
 
 /** A replica that was not heard of for so long is dead: three heartbeats. */
 export const deadAfter = "90 seconds"

@@ -2,7 +2,7 @@
 import { ConfigProvider, type Duration, Effect, Layer, Scope } from "effect"
 import { configOf, Kube } from "../../src/kubernetes/Kube.ts"
 import * as ClusterOperator from "../../src/operator/ClusterOperator.ts"
-import { OperatorStatus } from "../../src/operator/OperatorStatus.ts"
+import { OperatorStatus } from "../../src/operator/state/OperatorStatus.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { configOf as databaseConfig, type TestDatabase } from "../support/Database.ts"
 

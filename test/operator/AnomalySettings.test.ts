@@ -5,8 +5,8 @@ import { join } from "node:path"
 import { it } from "@effect/vitest"
 import { ConfigProvider, Effect, Redacted } from "effect"
 import { describe, expect } from "vitest"
-import { anomalySettings } from "../../src/operator/AnomalySettings.ts"
-import { secretKey, signed } from "../../src/operator/WebhookSignature.ts"
+import { anomalySettings } from "../../src/operator/anomaly/AnomalySettings.ts"
+import { secretKey, signed } from "../../src/operator/anomaly/WebhookSignature.ts"
 
 const folder = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "velocity-anomaly-"))),

@@ -9,7 +9,7 @@ import { it } from "@effect/vitest"
 import { ConfigProvider, Duration, Effect, Layer, Schedule, Scope } from "effect"
 import { describe, expect } from "vitest"
 import * as Operator from "../../src/operator/Operator.ts"
-import { OperatorStatus } from "../../src/operator/OperatorStatus.ts"
+import { OperatorStatus } from "../../src/operator/state/OperatorStatus.ts"
 import { configOf, connect, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 
 const manifest = (kind: string, namespace: string | undefined, name: string, spec: object) =>

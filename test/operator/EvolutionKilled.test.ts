@@ -13,7 +13,7 @@ import { it } from "@effect/vitest"
 import { ConfigProvider, Effect, Fiber, Layer, Schedule } from "effect"
 import { describe, expect } from "vitest"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
-import * as Catalogue from "../../src/provisioning/Catalogue.ts"
+import * as Catalogue from "../../src/provisioning/table/Catalogue.ts"
 import { type Running, start } from "../cli/Run.ts"
 import { configOf, connect, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 

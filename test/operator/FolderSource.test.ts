@@ -6,7 +6,7 @@ import { it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { describe, expect } from "vitest"
-import * as FolderSource from "../../src/operator/FolderSource.ts"
+import * as FolderSource from "../../src/operator/source/FolderSource.ts"
 
 const manifest = (name: string, more = "") =>
   `apiVersion: velocity.sh/v1\nkind: Organisation\nmetadata: { name: ${name} }\nspec: { org: ${name}${more} }\n`

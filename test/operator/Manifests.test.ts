@@ -1,6 +1,6 @@
 /** Manifests as text: what the versions of YAML read differently, where faults stand, what is passed over. */
 import { describe, expect, it } from "vitest"
-import { isAmbiguous, parseManifests, renderProblem } from "../../src/operator/Manifests.ts"
+import { isAmbiguous, parseManifests, renderProblem } from "../../src/operator/state/Manifests.ts"
 
 const problemsOf = (text: string) => parseManifests("a.yaml", text).problems.map(renderProblem)
 

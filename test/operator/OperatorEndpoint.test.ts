@@ -2,7 +2,7 @@
 import { it } from "@effect/vitest"
 import { Effect } from "effect"
 import { describe, expect } from "vitest"
-import * as ControllerMetrics from "../../src/operator/ControllerMetrics.ts"
+import * as ControllerMetrics from "../../src/operator/control/ControllerMetrics.ts"
 import { listen } from "../../src/operator/OperatorEndpoint.ts"
 
 describe("the operator's port", () => {

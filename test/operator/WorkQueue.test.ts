@@ -3,7 +3,7 @@ import { it } from "@effect/vitest"
 import { Duration, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import { describe, expect } from "vitest"
-import { backoffOf, firstBackoff, longestBackoff, make } from "../../src/operator/WorkQueue.ts"
+import { backoffOf, firstBackoff, longestBackoff, make } from "../../src/operator/control/WorkQueue.ts"
 
 describe("the queue", () => {
   it.effect("holds a key once, in the order of coming", () =>

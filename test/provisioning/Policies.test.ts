@@ -3,7 +3,7 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { expect } from "vitest"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
-import { policiesOf } from "../../src/provisioning/Policies.ts"
+import { policiesOf } from "../../src/provisioning/table/Policies.ts"
 import { connect, withDatabase } from "../support/Database.ts"
 import { definition, makeWorld } from "./World.ts"
 

@@ -1,8 +1,8 @@
 /** `/api/platform/anomalies` over HTTP: who may see and acknowledge alerts, and a rule tried over the past. */
 import { ConfigProvider, Effect, Layer } from "effect"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { scan } from "../../src/operator/AnomalyScanner.ts"
-import { Fence } from "../../src/operator/Fence.ts"
+import { scan } from "../../src/operator/anomaly/AnomalyScanner.ts"
+import { Fence } from "../../src/operator/state/Fence.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { chainIn, hourAgo, minutes, ruleOf, wrote } from "../operator/AnomalyWorld.ts"
 import { configOf } from "../support/Database.ts"

@@ -1,6 +1,6 @@
 /** A replica of the API beside an operator under test, without which nothing is Ready (fine print 10). */
 import { ConfigProvider, Effect, Layer, Scope, Stream } from "effect"
-import type { OperatorStatus } from "../../src/operator/OperatorStatus.ts"
+import type { OperatorStatus } from "../../src/operator/state/OperatorStatus.ts"
 import * as Server from "../../src/server/Server.ts"
 import { configOf, type TestDatabase } from "./Database.ts"
 

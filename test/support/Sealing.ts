@@ -4,9 +4,9 @@
 import { ConfigProvider, Effect, Layer } from "effect"
 import { rootHash } from "../../src/domain/MerkleTree.ts"
 import { generateSignerKey, parseSignerKey } from "../../src/domain/SignedNote.ts"
-import type { AuditKeys } from "../../src/operator/AuditKeys.ts"
-import { Fence } from "../../src/operator/Fence.ts"
-import * as Sealer from "../../src/operator/Sealer.ts"
+import type { AuditKeys } from "../../src/operator/evidence/AuditKeys.ts"
+import * as Sealer from "../../src/operator/evidence/Sealer.ts"
+import { Fence } from "../../src/operator/state/Fence.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { configOf, query, type TestDatabase } from "./Database.ts"
 

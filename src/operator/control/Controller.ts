@@ -1,0 +1,385 @@
+/**
+ * The controller: readings of a source come in, keys go through the queue to their reconcilers, verdicts come out as
+ * statuses, and whoever depends on what changed is woken.
+ *
+ * Level-based: a reconciler is given the resource as it is now, not what happened to it. One key is worked on at a time;
+ * what a no-op costs is one read.
+ */
+import { Cause, Clock, Deferred, Duration, Effect, PubSub, Schedule, type Scope, Semaphore, Stream } from "effect"
+import { formatPath } from "../../domain/Names.ts"
+import { identityOf, type Kind, kinds, type Resource, type ResourceOf } from "../../domain/Resource.ts"
+import { pathOfDefinition } from "../../domain/SchemaDefinition.ts"
+import { OperatorSql } from "../../postgres/OperatorSql.ts"
+import * as Builds from "../../provisioning/Builds.ts"
+import { apiKeyReconciler } from "../reconcile/ApiKeyReconciler.ts"
+import { applicationReconciler } from "../reconcile/ApplicationReconciler.ts"
+import { authStrategyReconciler } from "../reconcile/AuthStrategyReconciler.ts"
+import { domainReconciler } from "../reconcile/DomainReconciler.ts"
+import { organisationReconciler } from "../reconcile/OrganisationReconciler.ts"
+import { orphaned } from "../reconcile/Orphans.ts"
+import { roleBindingReconciler } from "../reconcile/RoleBindingReconciler.ts"
+import { schemaDefinitionReconciler } from "../reconcile/SchemaDefinitionReconciler.ts"
+import { holds, stalled } from "../state/Conditions.ts"
+import { Fence, Superseded } from "../state/Fence.ts"
+import type { ManifestProblem } from "../state/Manifests.ts"
+import { OperatorStatus, type StatusChange } from "../state/OperatorStatus.ts"
+import { concluded, type Failures, type Reconciler, type World } from "../state/Reconciler.ts"
+import { type Generations, ResourceStatuses } from "../state/ResourceStatus.ts"
+import { type KeyDelivery, type Reading, type Source, SourceFailure } from "../state/Source.ts"
+import * as ControllerMetrics from "./ControllerMetrics.ts"
+import * as ServingWatch from "./ServingWatch.ts"
+import * as WorkQueue from "./WorkQueue.ts"
+
+/** Any of them, seen as one that takes any resource; a key's kind decides which. */
+const reconcilers = Object.fromEntries(
+  [
+    organisationReconciler,
+    authStrategyReconciler,
+    applicationReconciler,
+    domainReconciler,
+    schemaDefinitionReconciler,
+    roleBindingReconciler,
+    apiKeyReconciler
+  ].map((one) => [one.kind, one])
+) as unknown as Readonly<Record<string, Reconciler<Kind> | undefined>>
+
+/** Parents before children, so that a first run waits little. */
+const order: ReadonlyArray<Kind> = [
+  "Organisation",
+  "AuthStrategy",
+  "Application",
+  "Domain",
+  "SchemaDefinition",
+  "RoleBinding",
+  "ApiKey"
+]
+
+/** Keys at work at once; each has a connection of the operator's, which has eight. */
+const workers = 4
+
+/** What others stand on, and may claim one name, which who came first keeps: one at a time, and before others. */
+const parents = "parents"
+
+/**
+ * Of what one may be at work at once; of what belongs to a domain, of a kind in a namespace, so that an index that is built
+ * for hours holds up no other domain, and a revocation not at all.
+ */
+const groupOf = (identity: string): string => {
+  const [kind = "", namespace = ""] = identity.split("/")
+  return rank(identity) > rank("Domain") ? `${kind}/${namespace}` : parents
+}
+
+/** How often resources are counted by state. */
+const census = Duration.seconds(5)
+
+/** How often everything is looked at again without a reason. */
+const resync = Duration.minutes(10)
+
+const kindOf = (identity: string): string => identity.split("/")[0] ?? ""
+
+const rank = (identity: string): number => order.indexOf(kindOf(identity) as Kind)
+
+export interface ControllerOptions {
+  /** Where resources come from, given what the database knows. */
+  readonly source: (known: ReadonlyArray<string>) => Effect.Effect<Source, never, Scope.Scope>
+  readonly fallbackStrategy: string | undefined
+  /** What minted keys say behind `vel_`. */
+  readonly keyEnvironment: string
+  /** Who numbers the specs of a resource (counted). */
+  readonly generations?: Generations | undefined
+}
+
+/** How long a status waits for the API's replicas, which mostly say at once that they serve what was just provisioned. */
+const acknowledgedWithin = Duration.seconds(1)
+
+/** What is revoked, or only forgotten, when its resource is absent and nobody said that it is deleted (fine print 8). */
+const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "ApiKey", "Organisation", "Application"])
+
+const forsaken =
+  "is gone from its source and was not deleted: what it made stays, an orphan, until it is applied again or velocity orphan release|drop decides"
+
+/** Runs a controller until the scope closes, and answers what it tells. Fails only where it cannot begin. */
+export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
+  const fence = yield* Fence
+  const queue = yield* WorkQueue.make(groupOf, parents)
+  const statuses = yield* ResourceStatuses.load(fence, options.generations)
+  const changes = yield* PubSub.sliding<StatusChange>(1_000)
+  const settled = yield* Deferred.make<void>()
+  const superseded = yield* Deferred.make<never, Superseded>()
+  const store = new Map<string, Resource>()
+  const departed = new Set<string>()
+  const spoiled = new Map<string, string>()
+  const absent = new Set<string>()
+  let delivery: KeyDelivery | undefined
+  const orphans = new Set<string>()
+  /** Provisioned, and not told before a replica has spoken or its time is up. */
+  const unspoken = new Set<string>()
+  let problems: ReadonlyArray<ManifestProblem> = []
+  let isLoaded = false
+  let quiet: Array<Deferred.Deferred<void>> = []
+
+  const world: World = {
+    fence,
+    builds: yield* Builds.make,
+    resources: <K extends Kind>(kind: K) =>
+      [...store.values()].filter((one) => one.kind === kind) as unknown as ReadonlyArray<ResourceOf<K>>,
+    stateOf: (resource) => statuses.get(identityOf(resource)),
+    originOf: (resource) => ({
+      source: fence.source,
+      namespace: resource.metadata.namespace,
+      name: resource.metadata.name,
+      uid: resource.metadata.uid,
+      adopts: resource.metadata.annotations?.["velocity.sh/adopt"],
+      generation: statuses.generationOf(identityOf(resource), resource)
+    }),
+    leaving: () =>
+      new Set(
+        [...departed].map((identity) => statuses.get(identity)?.status.path).filter((path) => typeof path === "string")
+      ),
+    fallbackStrategy: options.fallbackStrategy,
+    keyEnvironment: options.keyEnvironment,
+    get delivery() {
+      return delivery
+    }
+  }
+
+  const tell = (change: StatusChange) => PubSub.publish(changes, change)
+
+  const add = (identity: string) =>
+    queue
+      .add(identity)
+      .pipe(
+        Effect.andThen(ControllerMetrics.added),
+        Effect.andThen(Effect.suspend(() => ControllerMetrics.depth(queue.depth())))
+      )
+  const addAll = (identities: Iterable<string>) =>
+    Effect.forEach(
+      [...identities].sort((a, b) => rank(a) - rank(b)),
+      add,
+      { discard: true }
+    )
+
+  const isIdle = () => isLoaded && queue.idle() && unspoken.size === 0
+  const restIfIdle = Effect.suspend(() => {
+    if (!isIdle()) return Effect.void
+    const waiting = quiet
+    quiet = []
+    return Effect.forEach([settled, ...waiting], (one) => Deferred.succeed(one, undefined), { discard: true })
+  })
+
+  const take = Effect.fnUntraced(function* (reading: Reading) {
+    const touched = new Set<string>()
+    for (const [identity, { resource }] of reading.resources) {
+      const before = store.get(identity)
+      if (before !== undefined && JSON.stringify(before) === JSON.stringify(resource)) continue
+      store.set(identity, resource)
+      departed.delete(identity)
+      absent.delete(identity)
+      orphans.delete(identity)
+      touched.add(identity)
+    }
+    for (const identity of reading.again ?? []) if (store.has(identity)) touched.add(identity)
+    for (const identity of reading.deleted) {
+      if (reconcilers[kindOf(identity)] === undefined) continue
+      store.delete(identity)
+      departed.add(identity)
+      touched.add(identity)
+    }
+    for (const identity of reading.vanished ?? []) {
+      store.delete(identity)
+      absent.add(identity)
+      touched.add(identity)
+    }
+    const known = new Set(problems.map((one) => JSON.stringify(one)))
+    const fresh = reading.problems.filter((one) => !known.has(JSON.stringify(one)))
+    problems = reading.problems
+    yield* ControllerMetrics.problems(problems.length)
+    const before = new Set(spoiled.keys())
+    spoiled.clear()
+    for (const [identity, message] of reading.spoiled) {
+      if (reconcilers[kindOf(identity)] !== undefined) spoiled.set(identity, message)
+    }
+    for (const identity of new Set([...before, ...spoiled.keys()])) touched.add(identity)
+    for (const problem of fresh) {
+      yield* tell({ _tag: "Problem", problem })
+    }
+    yield* ControllerMetrics.orphans(orphans.size)
+    yield* addAll(touched)
+    isLoaded = true
+    yield* restIfIdle
+  })
+
+  const source = yield* options.source(
+    statuses.known.filter((one) => (kinds as ReadonlyArray<string>).includes(kindOf(one)))
+  )
+
+  delivery = source.delivery
+
+  const report = (identity: string): Effect.Effect<void, SourceFailure> => {
+    const state = statuses.get(identity)
+    return state === undefined ? Effect.void : (source.report?.(state) ?? Effect.void)
+  }
+
+  /** Decides what becomes of a resource that is absent and that nobody deleted. */
+  const forsake = Effect.fnUntraced(
+    function* (identity: string) {
+      if (endsWithAbsence.has(kindOf(identity)) || !(yield* statuses.hasMirror(identity))) {
+        departed.add(identity)
+        return
+      }
+      const known = orphans.has(identity)
+      orphans.add(identity)
+      yield* ControllerMetrics.orphans(orphans.size)
+      const { changed } = yield* statuses.conclude(identity, undefined, stalled(orphaned, `${identity} ${forsaken}`))
+      // an operator that starts again finds it as it was told
+      if (changed) yield* source.forsaken?.(identity, `${identity} ${forsaken}`) ?? Effect.void
+      if (!known) yield* Effect.logWarning(`${identity} ${forsaken}`)
+    },
+    (decided, identity) => Effect.tapError(decided, () => Effect.sync(() => absent.add(identity)))
+  )
+
+  const reconcile = (identity: string): Effect.Effect<void, Failures | SourceFailure> =>
+    Effect.gen(function* () {
+      const reconciler = reconcilers[kindOf(identity)]
+      if (reconciler === undefined) return
+      const wasUnspoken = unspoken.delete(identity)
+      const wrong = spoiled.get(identity)
+      if (wrong !== undefined) {
+        // it stays what its last good version made of it
+        if (yield* statuses.spoil(identity, wrong)) {
+          const state = statuses.get(identity)
+          if (state !== undefined) yield* tell({ _tag: "Resource", state })
+        }
+        yield* report(identity)
+        return
+      }
+      const resource = store.get(identity)
+      if (resource !== undefined) {
+        const before = statuses.get(identity)
+        const refused = yield* source.claim?.(identity, resource, world) ?? Effect.undefined
+        const conclusion =
+          refused === undefined
+            ? yield* reconciler.reconcile(world, resource as ResourceOf<Kind>)
+            : concluded(refused, before?.status ?? {})
+        const serving = yield* reconciler.serving?.(world, resource as ResourceOf<Kind>, conclusion) ?? Effect.undefined
+        const { again, applied, status, verdict } = conclusion
+        const wake = Effect.suspend(() => {
+          const woken = reconciler.dependents(world, resource as ResourceOf<Kind>).map(identityOf)
+          return addAll(new Set(woken.filter((one) => one !== identity)))
+        })
+        if (serving?.reason === "Acknowledging" && !wasUnspoken && verdict._tag === "Ready") {
+          // one status in place of two
+          unspoken.add(identity)
+          if (applied) yield* wake
+          yield* queue.later(identity, acknowledgedWithin)
+          return
+        }
+        const { changed, state } = yield* statuses.conclude(identity, resource, verdict, status, serving)
+        if (changed) yield* tell({ _tag: "Resource", state })
+        yield* report(identity)
+        const turned = (type: "Ready" | "Provisioned") =>
+          holds(before?.conditions ?? [], type) !== holds(state.conditions, type)
+        if (applied || turned("Ready") || turned("Provisioned")) yield* wake
+        if (again !== undefined) yield* queue.later(identity, Duration.millis(again))
+        return
+      }
+      if (absent.delete(identity)) yield* forsake(identity)
+      // somebody decided what becomes of it
+      else if (orphans.has(identity) && !(yield* statuses.hasMirror(identity))) {
+        departed.add(identity)
+        orphans.delete(identity)
+        yield* ControllerMetrics.orphans(orphans.size)
+      }
+      if (!departed.has(identity)) return
+      const [, namespace = "", name = ""] = identity.split("/")
+      const state = statuses.get(identity)
+      const verdict = yield* reconciler.remove(world, { identity, namespace, name, state })
+      if (verdict !== undefined) {
+        const left = yield* statuses.conclude(identity, undefined, verdict)
+        if (left.changed) yield* tell({ _tag: "Resource", state: left.state })
+        yield* report(identity)
+        return
+      }
+      yield* statuses.remove(identity)
+      yield* source.release?.(identity) ?? Effect.void
+      departed.delete(identity)
+      if (orphans.delete(identity)) yield* ControllerMetrics.orphans(orphans.size)
+      yield* tell({ _tag: "Removed", identity })
+      // whoever waited for it to go, or stood on it
+      yield* addAll([...departed, ...store.keys()])
+    })
+
+  const work = Effect.gen(function* () {
+    const { key, waited } = yield* queue.take
+    yield* ControllerMetrics.waited(waited)
+    yield* ControllerMetrics.depth(queue.depth())
+    const started = yield* Clock.currentTimeMillis
+    const exit = yield* Effect.exit(Effect.withSpan(reconcile(key), "Reconcile", { attributes: { key } }))
+    const took = (yield* Clock.currentTimeMillis) - started
+    const result = exit._tag === "Success" ? "success" : "error"
+    yield* Effect.all(ControllerMetrics.reconciled(kindOf(key), result, took))
+    if (exit._tag === "Success") yield* queue.done(key)
+    else {
+      const error = Cause.squash(exit.cause)
+      if (error instanceof Superseded) {
+        yield* Effect.logError("another operator has taken over; this one stops", error)
+        yield* Deferred.fail(superseded, error)
+        return yield* Effect.never
+      }
+      const again = yield* queue.retry(key)
+      const what = `${key} failed and is tried again in ${Duration.format(again)}`
+      // a refusal of the API server says it all; anything else is told with where it came from
+      yield* error instanceof SourceFailure
+        ? Effect.logWarning(`${what}: ${error.message}`)
+        : Effect.logWarning(what, exit.cause)
+      yield* tell({ _tag: "Failure", identity: key, message: error instanceof Error ? error.message : String(error) })
+    }
+    yield* restIfIdle
+  })
+
+  const turn = yield* Semaphore.make(1)
+  const look = Effect.flatMap(source.read, (reading) => (reading === undefined ? Effect.void : take(reading))).pipe(
+    turn.withPermits(1)
+  )
+  const drained = Effect.suspend(() => {
+    if (isIdle()) return Effect.void
+    const one = Deferred.makeUnsafe<void>()
+    quiet.push(one)
+    return Deferred.await(one)
+  })
+
+  yield* ControllerMetrics.began
+  yield* Effect.suspend(() => ControllerMetrics.resources(statuses.all())).pipe(
+    Effect.repeat(Schedule.spaced(census)),
+    Effect.forkScoped
+  )
+  yield* Effect.forkScoped(Effect.andThen(look, Effect.forever(Effect.andThen(source.wait, look))))
+  for (let worker = 0; worker < workers; worker++) yield* Effect.forkScoped(Effect.forever(work))
+  yield* Effect.suspend(() => addAll([...departed, ...store.keys(), ...orphans])).pipe(
+    Effect.schedule(Schedule.spaced(resync)),
+    Effect.forkScoped
+  )
+  yield* ServingWatch.run({
+    fence,
+    sql: yield* OperatorSql,
+    states: statuses.all,
+    wake: (paths) =>
+      addAll([
+        ...world
+          .resources("SchemaDefinition")
+          .filter((one) => paths.has(formatPath(pathOfDefinition(one.spec))))
+          .map(identityOf),
+        ...[...departed].filter((one) => paths.has(String(statuses.get(one)?.status.path)))
+      ]),
+    wakeOrphans: Effect.suspend(() => addAll(orphans))
+  })
+
+  return OperatorStatus.of({
+    settled: Deferred.await(settled),
+    look: Effect.andThen(look, drained),
+    changes: Stream.fromPubSub(changes),
+    resources: statuses.all,
+    problems: () => problems,
+    superseded: Deferred.await(superseded)
+  })
+})

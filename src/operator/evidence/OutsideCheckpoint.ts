@@ -1,0 +1,132 @@
+/**
+ * The tree against a checkpoint that has left the database: what nobody who owns the database can take back.
+ *
+ * A tree that does not extend it was restored from an older copy, lost its last seconds in a fail-over, or was rewritten.
+ * To sign on would be to sign two trees under one origin, which is what a log must never do (C2SP tlog-checkpoint).
+ */
+import { readFile } from "node:fs/promises"
+import { join } from "node:path"
+import { Data, Effect, Result } from "effect"
+import { type Checkpoint, verifyCheckpoint } from "../../domain/Checkpoint.ts"
+import { epochOf, restoredOf } from "../../domain/Restored.ts"
+import { rootFromTiles, tilesForRoot } from "../../domain/Tiles.ts"
+import { sameHash } from "../../domain/TreeProof.ts"
+import type { DatabaseFailure } from "../../postgres/DatabaseFailure.ts"
+import { epochs, type KeptCheckpoint, newestCheckpoint, tilesOf, treeSize } from "../../postgres/Evidence.ts"
+import type { Tx } from "../../postgres/OperatorSql.ts"
+import type { AuditKeys } from "./AuditKeys.ts"
+
+/** A checkpoint that is outside, and where it was found. */
+export interface Outside {
+  readonly source: string
+  readonly note: string
+}
+
+/** The tree does not extend a checkpoint that is outside. */
+export class RolledBack extends Data.TaggedError("RolledBack")<{ readonly message: string }> {}
+
+/** There is a checkpoint outside and it cannot be told what it says: whoever signs on regardless may sign a fork. */
+export class OutsideUnreadable extends Data.TaggedError("OutsideUnreadable")<{ readonly message: string }> {}
+
+/** The file in a folder of publication that is the newest checkpoint. */
+export const publishedName = "checkpoint"
+
+const read = (source: string, path: string, required: boolean) =>
+  Effect.tryPromise({
+    try: async (): Promise<Outside | undefined> => ({ source, note: await readFile(path, "utf8") }),
+    catch: (cause) => cause as NodeJS.ErrnoException
+  }).pipe(
+    Effect.catch((error) =>
+      error.code === "ENOENT" && !required
+        ? Effect.succeed(undefined)
+        : Effect.fail(new OutsideUnreadable({ message: `${source} cannot be read (${error.message})` }))
+    )
+  )
+
+/** The checkpoints in files: of the folder of publication, and the one that somebody has put beside the key. */
+export const outsideFiles = Effect.fnUntraced(function* (settings: {
+  readonly publishDir: string | undefined
+  readonly outside: string | undefined
+}) {
+  const found: Array<Outside> = []
+  for (const [path, required] of [
+    [settings.publishDir === undefined ? undefined : join(settings.publishDir, publishedName), false],
+    [settings.outside, true]
+  ] as const) {
+    const one = path === undefined ? undefined : yield* read(path, path, required)
+    if (one !== undefined) found.push(one)
+  }
+  return found
+})
+
+/** The tree's root when it had `size` leaves; undefined where it has fewer, or tiles that should be there are not. */
+export const rootAt = Effect.fnUntraced(function* (tx: Tx, size: number) {
+  if (size > (yield* treeSize(tx))) return undefined
+  const tiles = yield* tilesOf(tx, tilesForRoot(size))
+  return yield* Effect.try({ try: () => rootFromTiles(size, tiles), catch: () => undefined }).pipe(
+    Effect.catch(() => Effect.succeed(undefined))
+  )
+})
+
+const verifiersOf = (keys: AuditKeys) => keys.signers.map(({ verifier }) => verifier)
+
+/**
+ * Whether restore notes account for a checkpoint that the tree does not extend: it lies in what one says was lost. A note
+ * counts that our key signed; whoever owns the database could put another one there.
+ */
+const isAccountedFor = Effect.fnUntraced(function* (
+  keys: AuditKeys,
+  checkpoint: Checkpoint,
+  firsts: ReadonlyArray<KeptCheckpoint>
+) {
+  for (const { note } of firsts) {
+    const verified = yield* Effect.promise(() => verifyCheckpoint(note, verifiersOf(keys)))
+    if (Result.isFailure(verified)) continue
+    const restored = verified.success.checkpoint
+    const lost = restoredOf(restored.extensions)
+    if (lost?.origin === checkpoint.origin && checkpoint.size > restored.size && checkpoint.size <= lost.size)
+      return true
+  }
+  return false
+})
+
+/** Reads an outside checkpoint that must be ours. */
+export const verifiedOutside = Effect.fnUntraced(function* (keys: AuditKeys, { note, source }: Outside) {
+  const verified = yield* Effect.promise(() => verifyCheckpoint(note, verifiersOf(keys)))
+  if (Result.isFailure(verified)) {
+    const message = `${source} is no checkpoint that the audit key signed: ${verified.failure.message}. Give the key that did, or take the file away if it is another log's`
+    return yield* new OutsideUnreadable({ message })
+  }
+  const { checkpoint } = verified.success
+  if (epochOf(keys.name, checkpoint.origin) === undefined) {
+    const message = `${source} is of the log ${checkpoint.origin}, and this is ${keys.name}: each log has a folder and a key of its own`
+    return yield* new OutsideUnreadable({ message })
+  }
+  return checkpoint
+})
+
+/** Fails with `RolledBack` unless the tree, or a restore note, has everything that the checkpoint says. As the sealer. */
+export const extendsOutside = Effect.fnUntraced(function* (
+  tx: Tx,
+  keys: AuditKeys,
+  outside: Outside
+): Effect.fn.Return<void, RolledBack | OutsideUnreadable | DatabaseFailure> {
+  const checkpoint = yield* verifiedOutside(keys, outside)
+  const newest = yield* newestCheckpoint(tx)
+  const firsts = yield* epochs(tx)
+  const known =
+    firsts.length === 0 ? checkpoint.origin === keys.name : firsts.some((one) => one.origin === checkpoint.origin)
+  const root = yield* rootAt(tx, checkpoint.size)
+  if (known && root !== undefined && sameHash(root, checkpoint.root)) return
+  if (yield* isAccountedFor(keys, checkpoint, firsts)) return
+  const size = yield* treeSize(tx)
+  const what =
+    size < checkpoint.size
+      ? `the tree has ${size} leaves, and the checkpoint has ${checkpoint.size}`
+      : known
+        ? `the tree's first ${checkpoint.size} leaves are not those of the checkpoint`
+        : `its epoch ${checkpoint.origin} is unknown here, where ${newest?.origin ?? keys.name} is in force`
+  return yield* new RolledBack({
+    message: `this database does not extend the checkpoint of ${outside.source}: ${what}`
+  })
+})

@@ -1,0 +1,198 @@
+/**
+ * Takes checkpoints to where the database's owner does not reach: a folder, and witnesses. Each target has a fiber of its
+ * own that only ever wants the newest one, tries until it has it, and holds up neither sealing nor another target.
+ *
+ * The folder gets `checkpoint`, replaced whole, and `history/{epoch}/{size}`. Cosignatures of witnesses are kept with the
+ * checkpoint in the database, and the folder is given the checkpoint again with them.
+ */
+import { mkdir, open, rename, rm } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import { Data, Effect, Metric, Queue, Schedule, type Scope } from "effect"
+import { tilesForConsistency } from "../../domain/Tiles.ts"
+import { consistencyProof } from "../../domain/TreeProof.ts"
+import { type KeptCheckpoint, tilesOf, treeSize } from "../../postgres/Evidence.ts"
+import { asSealer } from "../../postgres/SealerTx.ts"
+import { statement } from "../../postgres/Statement.ts"
+import { Fence } from "../state/Fence.ts"
+import { publishedName, RolledBack } from "./OutsideCheckpoint.ts"
+import { submit } from "./Witness.ts"
+
+/** Where checkpoints go. */
+export interface Targets {
+  readonly publishDir: string | undefined
+  readonly witnesses: ReadonlyArray<string>
+}
+
+/** A target did not take a checkpoint: it is tried again. */
+export class PublicationFailed extends Data.TaggedError("PublicationFailed")<{ readonly message: string }> {}
+
+const publishedGauge = Metric.gauge("velocity_audit_published_size", {
+  description: "Leaves of the last checkpoint that a target has, by target"
+})
+const failuresCounter = Metric.counter("velocity_audit_publication_failures_total", {
+  description: "Attempts to publish a checkpoint that failed, by target",
+  incremental: true
+})
+
+/** From a second to a minute between attempts. */
+const backoff = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("1 minute")]).pipe(Schedule.jittered)
+
+/** The checkpoint with all its signatures: a note's signature lines come last, so more are put behind. */
+export const wholeNote = ({ cosignatures, note }: Pick<KeptCheckpoint, "note" | "cosignatures">): string =>
+  `${note}${cosignatures}`
+
+/** Writes a file whole or not at all: beside it, to the disk, and renamed into place. */
+const writeWhole = async (path: string, text: string): Promise<void> => {
+  await mkdir(dirname(path), { recursive: true })
+  const draft = `${path}.${crypto.randomUUID()}.draft`
+  try {
+    const handle = await open(draft, "wx", 0o644)
+    try {
+      await handle.writeFile(text)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await rename(draft, path)
+    const folder = await open(dirname(path), "r")
+    try {
+      await folder.sync()
+    } finally {
+      await folder.close()
+    }
+  } finally {
+    await rm(draft, { force: true })
+  }
+}
+
+/** Puts a checkpoint into the folder. */
+export const publishToFolder = (folder: string, checkpoint: KeptCheckpoint): Effect.Effect<void, PublicationFailed> =>
+  Effect.tryPromise({
+    try: async () => {
+      const text = wholeNote(checkpoint)
+      await writeWhole(join(folder, "history", String(checkpoint.epoch), String(checkpoint.size)), text)
+      await writeWhole(join(folder, publishedName), text)
+    },
+    catch: (cause) => new PublicationFailed({ message: `${folder}: ${(cause as Error).message}` })
+  })
+
+const publishedSql = "select platform.audit_checkpoint_published($1::int4, $2::int8, $3)::text as done"
+
+/** Submits a kept checkpoint to a witness and keeps its cosignatures. Answers the size that the witness has then. */
+export const publishToWitness = Effect.fnUntraced(function* (url: string, checkpoint: KeptCheckpoint, known: number) {
+  const fence = yield* Fence
+  const reading = <A, E>(f: Parameters<typeof asSealer<A, E, never>>[1]) => fence.read((tx) => asSealer(tx, f))
+  const { epoch, note, size } = checkpoint
+  const { lines, size: seen } = yield* submit({
+    url,
+    note,
+    size,
+    known,
+    tree: reading(treeSize),
+    proof: (from) =>
+      reading((tx) =>
+        Effect.map(tilesOf(tx, tilesForConsistency(from, size)), (tiles) => consistencyProof(from, size, tiles))
+      )
+  }).pipe(
+    Effect.catchTag("WitnessConflict", ({ message }) => Effect.fail(new RolledBack({ message }))),
+    Effect.catchTag("WitnessFailure", ({ message }) => Effect.fail(new PublicationFailed({ message })))
+  )
+  if (lines.length > 0) {
+    yield* fence.transaction((tx) =>
+      asSealer(tx, (inner) =>
+        inner.query(statement(publishedSql, [epoch, String(size), lines.map((line) => `${line}\n`).join("")]))
+      )
+    )
+  }
+  return { lines, seen }
+})
+
+/** What takes checkpoints away. */
+export interface Publisher {
+  /** Hands over a committed checkpoint; it replaces one that waits. */
+  readonly offer: (checkpoint: KeptCheckpoint) => Effect.Effect<void>
+}
+
+/**
+ * Starts a fiber for each target, for as long as the scope is open. `conflict` is told when a witness has seen a tree that
+ * ours does not extend.
+ */
+export const make = Effect.fnUntraced(function* (
+  { publishDir, witnesses }: Targets,
+  conflict: (found: RolledBack) => Effect.Effect<void>
+): Effect.fn.Return<Publisher, never, Fence | Scope.Scope> {
+  const fence = yield* Fence
+  const queues: Array<Queue.Queue<KeptCheckpoint>> = []
+  /** What was handed over last, and the cosignatures that witnesses have given it since. */
+  let newest: KeptCheckpoint | undefined
+  let gathered = ""
+
+  /** Takes the newest there is to `attempt`, again until it succeeds or a newer one comes. */
+  const target = Effect.fnUntraced(function* <E extends { readonly message: string }>(
+    name: string,
+    attempt: (checkpoint: KeptCheckpoint) => Effect.Effect<void, E>
+  ) {
+    const queue = yield* Queue.sliding<KeptCheckpoint>(1)
+    queues.push(queue)
+    const failures = Metric.withAttributes(failuresCounter, { target: name })
+    const published = Metric.withAttributes(publishedGauge, { target: name })
+    yield* Queue.take(queue).pipe(
+      Effect.flatMap((checkpoint) =>
+        attempt(checkpoint).pipe(
+          Effect.tapError((error) =>
+            Effect.andThen(
+              Metric.update(failures, 1),
+              Effect.logWarning(`the checkpoint of ${checkpoint.size} leaves is not published: ${error.message}`)
+            )
+          ),
+          Effect.retry({ schedule: backoff, while: () => Queue.sizeUnsafe(queue) === 0 }),
+          Effect.andThen(Metric.update(published, checkpoint.size)),
+          Effect.ignoreCause
+        )
+      ),
+      Effect.forever,
+      Effect.forkScoped
+    )
+    return queue
+  })
+
+  const folder =
+    publishDir === undefined
+      ? undefined
+      : yield* target("folder", (checkpoint) =>
+          Effect.andThen(
+            publishToFolder(publishDir, checkpoint),
+            fence.transaction((tx) =>
+              asSealer(tx, (inner) =>
+                inner.query(statement(publishedSql, [checkpoint.epoch, String(checkpoint.size), ""]))
+              )
+            )
+          )
+        )
+  for (const url of witnesses) {
+    let known = { epoch: 0, size: 0 }
+    yield* target(url, (checkpoint) =>
+      Effect.gen(function* () {
+        const size = known.epoch === checkpoint.epoch ? known.size : 0
+        const { lines, seen } = yield* publishToWitness(url, checkpoint, size)
+        known = { epoch: checkpoint.epoch, size: seen }
+        // the folder gets it again with what was cosigned, in place of one without that waits there; never an older one
+        if (folder !== undefined && lines.length > 0 && newest === checkpoint) {
+          gathered += lines.map((line) => `${line}\n`).join("")
+          yield* Queue.offer(folder, { ...checkpoint, cosignatures: `${checkpoint.cosignatures}${gathered}` })
+        }
+      }).pipe(
+        Effect.provideService(Fence, fence),
+        Effect.catchTag("RolledBack", (found) => conflict(found))
+      )
+    )
+  }
+  return {
+    offer: (checkpoint) =>
+      Effect.suspend(() => {
+        newest = checkpoint
+        gathered = ""
+        return Effect.forEach(queues, (queue) => Queue.offer(queue, checkpoint), { discard: true })
+      })
+  }
+})

@@ -1,0 +1,197 @@
+/** A definition: its table, and that it is served. */
+import { Effect } from "effect"
+import { chainOf, formatPath } from "../../domain/Names.ts"
+import type { ResourceOf } from "../../domain/Resource.ts"
+import { pathOfDefinition } from "../../domain/SchemaDefinition.ts"
+import { statement } from "../../postgres/Statement.ts"
+import * as Evolution from "../../provisioning/Evolution.ts"
+import * as Provision from "../../provisioning/Provision.ts"
+import { renderStep } from "../../provisioning/plan/Plan.ts"
+import { servingOf, someOf } from "../../provisioning/ServingState.ts"
+import type { Origin } from "../../provisioning/table/Origin.ts"
+import { refused } from "../../provisioning/table/ProvisionRefused.ts"
+import { giveUp, withdraw } from "../../provisioning/Withdrawal.ts"
+import { backfillFaults, compileBackfill, ruleFaults } from "../../records/type/Rules.ts"
+import { ready, stalled, waiting } from "../state/Conditions.ts"
+import type { Superseded } from "../state/Fence.ts"
+import { isProvisioned, parentVerdict } from "../state/Parents.ts"
+import { concluded, type Reconciled, type Reconciler } from "../state/Reconciler.ts"
+import { verdictOf } from "../state/Refusals.ts"
+import { judge, type Serving } from "../state/Serving.ts"
+import * as DriftWatch from "./DriftWatch.ts"
+
+/** How long a plan is carried on with before other resources have their turn, in milliseconds. */
+const slice = 1_000
+/** How often it is looked how far an index has come. */
+const buildAgain = 500
+/** How often it is looked whether somebody approved. */
+const askAgain = 5_000
+
+/** What the manifest says of an approval; who may write the folder is trusted as a whole. */
+const approvalOf = ({ metadata }: ResourceOf<"SchemaDefinition">) => {
+  const hash = metadata.annotations?.["velocity.sh/approve-plan"]
+  return hash === undefined ? undefined : { hash, by: metadata.annotations?.["velocity.sh/approved-by"] ?? "manifest" }
+}
+
+/** What a plan comes to, in the words of a status. */
+const planText = ({ hash, steps }: Provision.Planned): string =>
+  `plan ${hash}: ${steps
+    .filter((one) => one.lock !== "none")
+    .map(renderStep)
+    .join("; ")}`
+
+const progressText = ({ building, does, estimate, position, rows, steps }: Evolution.Evolving): string => {
+  const done = estimate === undefined || rows === 0 ? "" : `, ${rows} of about ${estimate} records`
+  const waits = (building?.waitsFor ?? []).length === 0 ? "" : `; it waits for ${building?.waitsFor.join(" and ")}`
+  return `step ${position} of ${steps}: ${does}${done}${waits}`
+}
+
+/** The conclusion of what provisioning came to. */
+const conclusionOf = (text: string, outcome: Evolution.Result, ownRows: boolean): Reconciled => {
+  const status = { path: text }
+  switch (outcome._tag) {
+    case "Conflicting":
+      return { ...concluded(stalled("DataConflict", outcome.message), status), again: 60_000 }
+    case "Evolving":
+      return {
+        ...concluded(waiting("Evolving", progressText(outcome), true), { ...status, plan: { hash: outcome.hash } }),
+        again: outcome.building === undefined ? 0 : buildAgain
+      }
+    case "Planned": {
+      const table = `${outcome.pgSchema}.${outcome.pgTable}`
+      const verdict = stalled(
+        outcome.overtaken ? "PlanOvertaken" : "ApprovalRequired",
+        `${outcome.overtaken ? "another plan was approved, and is no more; " : ""}${planText(outcome)}; what was served is served on until velocity.sh/approve-plan is ${outcome.hash}`
+      )
+      return { ...concluded(verdict, { ...status, pgTable: table, plan: { hash: outcome.hash } }), again: askAgain }
+    }
+    case "Applied":
+    case "Unchanged": {
+      const { generation, missing, notes, pgSchema, pgTable, rowsOf } = outcome
+      const table = `${pgSchema}.${pgTable}`
+      const rows =
+        rowsOf !== undefined
+          ? [`its records are those of ${pgSchema}.${rowsOf}`]
+          : ownRows
+            ? ["its records are its own, and no other version shows them"]
+            : []
+      const verdict =
+        missing.length > 0
+          ? waiting("RefMissing", `${missing.join(", ")} not there; served without that foreign key`)
+          : ready([`${table} is served in generation ${generation}`, ...rows, ...notes].join("; "), "Provisioned")
+      return concluded(verdict, { ...status, pgTable: table, generation }, outcome._tag === "Applied")
+    }
+  }
+}
+
+/** Whether what is served is what the resource says, in its newest generation. */
+const isAsWanted = ({ status, verdict }: Reconciled): boolean =>
+  status.generation !== undefined && (verdict._tag === "Ready" || verdict.reason === "RefMissing")
+
+const isOf = (one: Origin, other: Origin): boolean =>
+  one.source === other.source && one.namespace === other.namespace && one.name === other.name
+
+const conclusionWithDrift = (conclusion: Reconciled, { differences, repaired }: DriftWatch.Found): Reconciled => {
+  if (differences.length > 0) {
+    const verdict = stalled("Drifted", `the table was changed by hand: ${differences.join("; ")}`)
+    return { ...conclusion, verdict, again: DriftWatch.lookAgain }
+  }
+  const { verdict } = conclusion
+  if (repaired.length === 0 || verdict._tag !== "Ready") return conclusion
+  return { ...conclusion, verdict: ready(`${verdict.message}; put right: ${repaired.join(", ")}`, "DriftRepaired") }
+}
+
+export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
+  kind: "SchemaDefinition",
+  reconcile: (world, resource) =>
+    Effect.gen(function* () {
+      const path = pathOfDefinition(resource.spec)
+      const text = formatPath(path)
+      const domains = world.resources("Domain").filter((one) => chainOf(one.spec) === chainOf(path))
+      const parent = domains.find((one) => isProvisioned(world, one)) ?? domains[0]
+      const early = parentVerdict(`domain ${chainOf(path)}`, parent, (one) => isProvisioned(world, one))
+      if (early !== undefined) return concluded(early, { path: text })
+      const wanted = {
+        spec: resource.spec,
+        origin: world.originOf(resource),
+        approval: approvalOf(resource)
+      }
+      // what a rule may cost is decided here: no engine can be interrupted while it judges a record
+      const rules = [...ruleFaults(resource.spec), ...backfillFaults(resource.spec)].map((one) => ({
+        ...one,
+        pointer: `/spec${one.pointer}`
+      }))
+      if (rules.length > 0) {
+        return concluded(verdictOf(refused("Invalid", "a rule cannot be admitted", rules)), { path: text })
+      }
+      const provisioned = Evolution.provision<Superseded>(
+        { ...world.fence, builds: world.builds, backfill: compileBackfill },
+        wanted,
+        slice
+      )
+      return yield* Effect.gen(function* () {
+        const outcome = (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ?? (yield* provisioned)
+        if (outcome._tag === "Applied") yield* DriftWatch.settled(world, text)
+        const ownRows = resource.spec.sharesRowsWith === "none"
+        if (outcome._tag !== "Unchanged") return conclusionOf(text, outcome, ownRows)
+        const drift = yield* DriftWatch.watch(world, text)
+        // an index is built as any other is
+        const settled = drift.planned ? yield* provisioned : outcome
+        return settled._tag === "Applied" || settled._tag === "Unchanged"
+          ? conclusionWithDrift(conclusionOf(text, settled, ownRows), drift)
+          : conclusionOf(text, settled, ownRows)
+      }).pipe(
+        Effect.catchTag("ProvisionRefused", (refusal) => Effect.succeed(concluded(verdictOf(refusal), { path: text })))
+      )
+    }),
+  serving: (world, resource, conclusion) =>
+    Effect.map(
+      world.fence.read((tx) => servingOf(tx, formatPath(pathOfDefinition(resource.spec)))),
+      (state): Serving => {
+        const mine = state !== undefined && isOf(state.origin, world.originOf(resource)) ? state : undefined
+        return { ...judge(mine), generation: isAsWanted(conclusion) ? undefined : mine?.origin.generation }
+      }
+    ),
+  remove: (world, { name, namespace, state }) =>
+    Effect.gen(function* () {
+      const origin = { source: world.fence.source, namespace, name }
+      const { rows } = yield* world.fence.read((tx) =>
+        tx.query(
+          statement(
+            "select path from platform.schema_defs where source = $1 and namespace = $2 and name = $3 and (serving is not null or state = 'Withdrawing')",
+            [origin.source, namespace, name]
+          )
+        )
+      )
+      for (const row of rows) {
+        yield* world.builds.stop(String(row.path))
+        const refusal = yield* world.fence
+          .transaction((tx) => withdraw(tx, { path: String(row.path), origin, leaving: world.leaving() }))
+          .pipe(
+            Effect.map((outcome) =>
+              outcome._tag === "Waits"
+                ? waiting("Withdrawing", `served no longer; waits for ${someOf(outcome.for)} to know it`)
+                : undefined
+            ),
+            Effect.catchTag("ProvisionRefused", (one) => Effect.succeed(verdictOf(one)))
+          )
+        if (refusal !== undefined) return refusal
+      }
+      const path = state?.status.path
+      if (rows.length === 0 && typeof path === "string") {
+        yield* world.builds.stop(path)
+        yield* world.fence.transaction((tx) => giveUp(tx, path))
+      }
+      return undefined
+    }),
+  dependents: (world, { spec }) =>
+    world.resources("SchemaDefinition").filter(
+      (one) =>
+        chainOf(one.spec) === chainOf(spec) &&
+        // another version may show its records, or wait to
+        ((one.spec.object === spec.object && one.spec.version !== spec.version) ||
+          one.spec.fields.some(
+            ({ ref }) => ref !== undefined && ref.object === spec.object && ref.version === spec.version
+          ))
+    )
+}

@@ -1,0 +1,82 @@
+/** What a resource stands under, and what it needs of that (fine print 27). */
+import { chainOf, formatPath } from "../../domain/Names.ts"
+import { identityOf, type Resource } from "../../domain/Resource.ts"
+import { pathOfDefinition } from "../../domain/SchemaDefinition.ts"
+import { holds, stalled, type Verdict, waiting } from "./Conditions.ts"
+import type { World } from "./Reconciler.ts"
+
+/** Whether a resource is as its own manifest wants it. */
+export const isReady = (world: World, resource: Resource): boolean =>
+  holds(world.stateOf(resource)?.conditions ?? [], "Ready")
+
+/** Whether a domain's schema and roles are there. */
+export const isProvisioned = (world: World, resource: Resource): boolean =>
+  holds(world.stateOf(resource)?.conditions ?? [], "Provisioned")
+
+/** Why a child must wait, or nothing. */
+export const parentVerdict = (
+  what: string,
+  parent: Resource | undefined,
+  isThere: (parent: Resource) => boolean
+): Verdict | undefined => {
+  if (parent === undefined) return waiting("ParentMissing", `${what} is not there`)
+  return isThere(parent) ? undefined : waiting("ParentNotReady", `${what} is not ready`)
+}
+
+/** Whether it came so far that nobody else may have its path: of a definition, though nobody serves it now. */
+const isSettled = (world: World, resource: Resource): boolean =>
+  isReady(world, resource) || isProvisioned(world, resource)
+
+/**
+ * The resource that keeps a path among those of its kind that claim it: the one that is ready already, else the first by
+ * name. The others are in conflict.
+ */
+export const pathConflict = <R extends Resource>(
+  world: World,
+  resource: R,
+  rivals: ReadonlyArray<R>,
+  path: string
+): Verdict | undefined => {
+  const claimants = [resource, ...rivals.filter((one) => identityOf(one) !== identityOf(resource))]
+  if (claimants.length === 1) return undefined
+  const [keeper] = claimants.sort((a, b) => {
+    const order = Number(isSettled(world, b)) - Number(isSettled(world, a))
+    return order !== 0 ? order : identityOf(a) < identityOf(b) ? -1 : 1
+  })
+  return keeper === undefined || identityOf(keeper) === identityOf(resource)
+    ? undefined
+    : stalled("PathConflict", `${path} is kept by ${keeper.metadata.namespace}/${keeper.metadata.name}`)
+}
+
+/** The path that a resource claims for itself; a strategy and a binding have none. */
+const claimedPath = (resource: Resource): string | undefined => {
+  switch (resource.kind) {
+    case "Organisation":
+      return resource.spec.org
+    case "Application":
+      return `${resource.spec.org}/${resource.spec.app}`
+    case "Domain":
+      return chainOf(resource.spec)
+    case "SchemaDefinition":
+      return formatPath(pathOfDefinition(resource.spec))
+    default:
+      return undefined
+  }
+}
+
+/** Whether another resource keeps the path that this one claims. */
+export const claimConflict = (world: World, resource: Resource): Verdict | undefined => {
+  const path = claimedPath(resource)
+  if (path === undefined) return undefined
+  const rivals = (world.resources(resource.kind) as ReadonlyArray<Resource>).filter((one) => claimedPath(one) === path)
+  return pathConflict(world, resource, rivals, path)
+}
+
+/** Why a parent cannot go yet: the first ten of its children. */
+export const hasChildren = (children: ReadonlyArray<Resource>): Verdict | undefined =>
+  children.length === 0
+    ? undefined
+    : stalled(
+        "HasChildren",
+        `waits for ${children.slice(0, 10).map(identityOf).join(", ")}${children.length > 10 ? ", …" : ""}`
+      )
