@@ -66,5 +66,8 @@ export const requestFaults = {
   malformed_query: "Not of the form that the grammar of queries asks for.",
   unknown_operator: "There is no such operator, or not for the field's type.",
   not_filterable: "The field is neither filterable nor indexed nor unique.",
-  query_too_large: "Beyond a limit of queries."
+  query_too_large: "Beyond a limit of queries.",
+  unknown_key: "A definition has no such key; what may be meant is said.",
+  backfill: "The `backfill` of a definition's field cannot be computed.",
+  rule_cost: "A rule of a definition could cost more than a request may."
 } as const satisfies Record<string, string>
