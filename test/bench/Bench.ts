@@ -5,6 +5,7 @@
  */
 import { availableParallelism, cpus, loadavg } from "node:os"
 import { findDriver } from "./Baseline.ts"
+import { definitions } from "./Definitions.ts"
 import { loadCountries, loadSomeCities } from "./Places.ts"
 import { readProduct } from "./Product.ts"
 import { type Line, reached, report } from "./Report.ts"
@@ -21,6 +22,7 @@ const sections: Readonly<Record<string, Sections.Section>> = {
   seal,
   verify: Sections.verify,
   hop: Sections.hop,
+  definitions,
   starts: Sections.starts
 }
 

@@ -10,7 +10,8 @@ import { startOperator } from "./ClusterWorld.ts"
 import { type Installed, install, until } from "./Installed.ts"
 import { definition, namespacesOf, parents } from "./Manifests.ts"
 
-const count = 300
+/** The bench asks for a thousand. */
+const count = Number(process.env.VELOCITY_SCALE ?? 300)
 
 let cluster: Installed
 
@@ -53,7 +54,7 @@ layer(Layer.empty, { excludeTestServices: true })("many definitions", (it) => {
               ])
               return shown.split(" ").filter((one) => one === "True").length === count
             },
-            300_000
+            1_000 * count
           )
         )
         const seconds = (performance.now() - since) / 1000
@@ -84,6 +85,6 @@ layer(Layer.empty, { excludeTestServices: true })("many definitions", (it) => {
         expect(beats).toBeDefined()
         expect(two).toEqual(one)
       }),
-    600_000
+    2_000 * count
   )
 })
