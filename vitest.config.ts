@@ -15,6 +15,8 @@ export default defineConfig({
     testTimeout: 300_000,
     hookTimeout: 300_000,
     // two cores: more workers than that only wait for each other
-    maxWorkers: 2
+    maxWorkers: 2,
+    // what comes by itself is waited for
+    expect: { poll: { timeout: 60_000 } }
   }
 })

@@ -40,8 +40,10 @@ export const follow = Effect.gen(function* () {
   }
   for (const problem of status.problems()) yield* told({ _tag: "Problem", problem })
   for (const state of status.resources()) {
-    if (!isSound(state)) yield* told({ _tag: "Resource", state })
+    const change: StatusChange = { _tag: "Resource", state }
+    if (!isSound(state) && isNews(change)) yield* told(change)
   }
+  // what changed before anybody listened is told too
   yield* status.changes.pipe(Stream.filter(isNews), Stream.runForEach(told), Effect.forkScoped)
   return yield* status.superseded
 })

@@ -11,12 +11,13 @@ import * as AuditChain from "../postgres/AuditChain.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { statement } from "../postgres/Statement.ts"
-import { compare, keepFingerprint, planOfDiff } from "./Provision.ts"
+import { keepFingerprint } from "./MirrorRow.ts"
 import { isAtOnce } from "./plan/Plan.ts"
 import * as PlanStore from "./plan/PlanStore.ts"
 import * as Catalogue from "./table/Catalogue.ts"
 import { lockDomain, setLockTimeout } from "./table/Names.ts"
 import { inOneBlock } from "./table/SqlText.ts"
+import { compare, planOfDiff } from "./WantedSteps.ts"
 
 /** What is otherwise than it was left; nothing where a plan is under way. */
 export interface Drift {

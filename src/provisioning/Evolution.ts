@@ -14,6 +14,7 @@ import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { type SqlResult, type Statement, statement } from "../postgres/Statement.ts"
 import * as Builds from "./Builds.ts"
+import * as MirrorRow from "./MirrorRow.ts"
 import * as Provision from "./Provision.ts"
 import * as Backfill from "./plan/Backfill.ts"
 import type { StoredStep } from "./plan/PlanStore.ts"
@@ -23,6 +24,7 @@ import { lockDomain } from "./table/Names.ts"
 import { actorOf } from "./table/Origin.ts"
 import type { ProvisionRefused } from "./table/ProvisionRefused.ts"
 import { inOneBlock, qualified, quoteName, quoteText } from "./table/SqlText.ts"
+import * as WantedSteps from "./WantedSteps.ts"
 
 /** How an operator reaches its database; `X` is what else a transaction of its term may fail with. */
 export interface Runner<X = never> {
@@ -72,7 +74,7 @@ const stepLockTimeout = "500ms"
 const longestBuild = 6 * 60 * 60_000
 
 interface Work {
-  readonly wanted: Provision.WantedDefinition
+  readonly wanted: MirrorRow.WantedDefinition
   readonly planned: Provision.Planned
   readonly compute: (field: string) => Backfill.Compute
   /** The step that is tried: told when it fails, and its transaction with it. */
@@ -129,7 +131,7 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
   const next = steps.find((one) => one.state !== "Done")
   if (next === undefined) {
     yield* PlanStore.end(tx, id, "Done")
-    yield* Provision.keepFingerprint(tx, path, pgSchema, pgTable)
+    yield* MirrorRow.keepFingerprint(tx, path, pgSchema, pgTable)
     const { rows } = yield* tx.query(
       statement("select generation::text as generation from platform.schema_defs where path = $1", [path])
     )
@@ -166,7 +168,7 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
       statement("select id, storage_id from platform.schema_defs where path = $1", [path])
     )
     const ids = { id: Number(rows[0]?.id), storage: Number(rows[0]?.storage_id) }
-    yield* Provision.serve(tx, wanted, ids.id, yield* foreignKeysOf(tx, work, ids))
+    yield* MirrorRow.serve(tx, wanted, ids.id, yield* foreignKeysOf(tx, work, ids))
   }
   yield* PlanStore.mark(
     tx,
@@ -215,9 +217,9 @@ const carryOut = Effect.fnUntraced(function* (owner: Tx, work: Work, steps: Read
 })
 
 /** The ref fields whose foreign keys are in the table. */
-const foreignKeysOf = Effect.fnUntraced(function* (tx: Tx, { planned, wanted }: Work, ids: Provision.MirrorIds) {
+const foreignKeysOf = Effect.fnUntraced(function* (tx: Tx, { planned, wanted }: Work, ids: MirrorRow.MirrorIds) {
   const actual = yield* Catalogue.read(tx, planned.pgSchema, planned.pgTable)
-  return actual === undefined ? [] : yield* Provision.keysInForce(tx, wanted.spec, planned.pgSchema, actual, ids)
+  return actual === undefined ? [] : yield* WantedSteps.keysInForce(tx, wanted.spec, planned.pgSchema, actual, ids)
 })
 
 /** Builds an index on a session of its own, under a lock of that session. Answers whether it is there. */
@@ -297,7 +299,7 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
     if (one._tag === "Conflicting" || one._tag === "Overtaken") return one
     if (one._tag === "Done") {
       const relation = pgTableOf(pathOfDefinition(wanted.spec))
-      const missing = yield* runner.transaction((tx) => Provision.missingOf(tx, wanted.spec))
+      const missing = yield* runner.transaction((tx) => MirrorRow.missingOf(tx, wanted.spec))
       return {
         _tag: "Applied",
         path: planned.path,
@@ -305,13 +307,13 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
         pgTable: relation,
         rowsOf: relation === planned.pgTable ? undefined : planned.pgTable,
         generation: one.generation,
-        steps: Provision.namesOf(one.steps),
+        steps: WantedSteps.namesOf(one.steps),
         missing,
         notes: (yield* runner.transaction((tx) => PlanStore.byId(tx, planned.id)))?.message?.split("; ") ?? []
       } satisfies Provision.Outcome
     }
     if (one._tag === "Build") {
-      const key = `${Provision.wantedHash(wanted.spec)}/${planned.id}/${one.step.position}`
+      const key = `${MirrorRow.wantedHash(wanted.spec)}/${planned.id}/${one.step.position}`
       const there: Option.Option<boolean> | Conflicting = yield* (runner.builds ?? Builds.inPlace)
         .go(planned.path, key, build(runner, work, one.step), until)
         .pipe(Effect.catch(contradicted))
@@ -335,11 +337,11 @@ const isFailure = (error: unknown): error is DatabaseFailure =>
  */
 export const provision = Effect.fn("Evolution.provision")(function* <X>(
   runner: Runner<X>,
-  wanted: Provision.WantedDefinition,
+  wanted: MirrorRow.WantedDefinition,
   budget: number = Number.POSITIVE_INFINITY
 ): Effect.fn.Return<Result, DatabaseFailure | ProvisionRefused | X> {
   const until = (yield* Clock.currentTimeMillis) + budget
-  yield* runner.builds?.stop(formatPath(pathOfDefinition(wanted.spec)), `${Provision.wantedHash(wanted.spec)}/`) ??
+  yield* runner.builds?.stop(formatPath(pathOfDefinition(wanted.spec)), `${MirrorRow.wantedHash(wanted.spec)}/`) ??
     Effect.void
   for (;;) {
     const outcome = yield* runner.transaction((tx) => Provision.apply(tx, wanted))

@@ -10,7 +10,7 @@ import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { statement } from "../postgres/Statement.ts"
-import { compare, keepFingerprint, rowSql } from "./Provision.ts"
+import { keepFingerprint, rowSql } from "./MirrorRow.ts"
 import * as PlanStore from "./plan/PlanStore.ts"
 import { servingOf } from "./ServingState.ts"
 import * as Catalogue from "./table/Catalogue.ts"
@@ -21,6 +21,7 @@ import { type ProvisionRefused, refused } from "./table/ProvisionRefused.ts"
 import { rolePrefixOf } from "./table/RolePrefixOf.ts"
 import { inOneBlock, qualified } from "./table/SqlText.ts"
 import { accessSql, familyTable, withdrawSql } from "./table/WantedTable.ts"
+import { compare } from "./WantedSteps.ts"
 
 /** A definition that is to be served no longer. */
 export interface Withdrawal {

@@ -131,7 +131,7 @@ describe("the operator", () => {
         yield* status.settled
         const told = yield* status.changes.pipe(
           Stream.map(renderChange),
-          Stream.take(3),
+          Stream.take(6),
           Stream.runCollect,
           Effect.forkChild({ startImmediately: true })
         )
@@ -145,6 +145,10 @@ describe("the operator", () => {
           line.replaceAll(org, "ORG").replaceAll(/generation \d+/gu, "generation N")
         )
         expect(lines).toEqual([
+          // what was told before anybody listened
+          "+ Organisation/velocity-system/ORG Reconciled: organisation ORG",
+          "+ Application/ORG/shop Reconciled: application ORG/shop",
+          "+ Domain/ORG-shop/eu Provisioned: schema ORG_shop_eu; no AuthStrategy is named, so nobody can prove who he is",
           "… SchemaDefinition/ORG-shop-eu/thing RefMissing: ORG/shop/eu/other/v1 not there; served without that foreign key",
           expect.stringMatching(/^! c\.yaml:1:8: /u),
           "… SchemaDefinition/ORG-shop-eu/other NoReplica: no API replica is alive to serve generation N"

@@ -17,6 +17,7 @@ import * as Provision from "../../src/provisioning/Provision.ts"
 import type { Step } from "../../src/provisioning/plan/Plan.ts"
 import * as Catalogue from "../../src/provisioning/table/Catalogue.ts"
 import { faultsText, ProvisionRefused } from "../../src/provisioning/table/ProvisionRefused.ts"
+import * as WantedSteps from "../../src/provisioning/WantedSteps.ts"
 import { withDatabase } from "../support/Database.ts"
 import { makeWorld, originOf } from "./World.ts"
 
@@ -135,7 +136,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
               const actual = yield* Catalogue.read(tx, schema, table)
               if (actual === undefined || asked instanceof ProvisionRefused) return []
               const ids = { id: Number(row?.id), storage: Number(row?.storage_id) }
-              return Catalogue.differences(actual, (yield* Provision.compare(tx, spec, schema, actual, ids)).target)
+              return Catalogue.differences(actual, (yield* WantedSteps.compare(tx, spec, schema, actual, ids)).target)
             })
           )
           text.push("== differs from the wanted table in", ...differences)

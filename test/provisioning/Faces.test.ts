@@ -11,8 +11,8 @@ import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { asOwner } from "../../src/postgres/OwnerTx.ts"
 import { statement } from "../../src/postgres/Statement.ts"
 import * as Drift from "../../src/provisioning/Drift.ts"
-import * as Provision from "../../src/provisioning/Provision.ts"
 import * as Catalogue from "../../src/provisioning/table/Catalogue.ts"
+import * as WantedSteps from "../../src/provisioning/WantedSteps.ts"
 import { withdraw } from "../../src/provisioning/Withdrawal.ts"
 import { withDatabase } from "../support/Database.ts"
 import { makeWorld, originOf, refusalOf } from "./World.ts"
@@ -47,7 +47,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
             const actual = yield* Catalogue.read(tx, world.schema, String(row?.name))
             if (actual === undefined) return ["no table"]
             const ids = { id: Number(row?.id), storage: Number(row?.storage_id) }
-            const compared = yield* Provision.compare(tx, spec, world.schema, actual, ids)
+            const compared = yield* WantedSteps.compare(tx, spec, world.schema, actual, ids)
             return Catalogue.differences(actual, compared.target)
           })
         )
