@@ -106,6 +106,17 @@ begin
 end
 $fn$;$ddl$,
 
+-- makes a column of a table of schema platform that is not there
+$ddl$create or replace function platform.migrate_column(p_table text, p_name text, p_type text) returns void language plpgsql set search_path = pg_catalog, pg_temp as $fn$
+begin
+  if not exists (select from pg_attribute a
+                 where a.attrelid = (select oid from pg_class where relnamespace = 'platform'::regnamespace and relname = p_table)
+                   and a.attname = p_name and not a.attisdropped) then
+    perform platform.migrate_as_owner(format('alter table platform.%I add column %I %s', p_table, p_name, p_type));
+  end if;
+end
+$fn$;$ddl$,
+
 -- makes or replaces a function whose text, as the catalogue has it, is not p_ddl's; one function a name
 $ddl$create or replace function platform.migrate_function(p_ddl text) returns void language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 declare
@@ -563,6 +574,7 @@ select platform.migrate_comment('function', name, what) from (values
   ('migrate_as_owner', 'Runs a statement as velocity_owner; the migrator is its member until migrate_end.'),
   ('migrate_end', 'Ends the migrator''s membership in velocity_owner.'),
   ('migrate_relation', 'Makes a table, index or sequence that is missing.'),
+  ('migrate_column', 'Makes a column that a table lacks.'),
   ('migrate_function', 'Makes or replaces a function that is not as written.'),
   ('migrate_grants', 'Makes the grants of an object exactly as written.'),
   ('migrate_triggers', 'Makes the triggers of a table exactly as written, ENABLE ALWAYS, and removes rules.'),

@@ -1,41 +1,26 @@
 -- 0011 Evolution: plans that are carried out step by step, what each table was left as, and the copy that keeps a column and
 -- its successor equal while a type changes.
 
-do $$
-declare
-  c record;
-begin
-  for c in
-    select w.relation, w.name, w.type
-    from (values
-      -- of what is served; wanted_hash is of what is asked for
-      ('schema_defs', 'serving_hash', 'text'),
-      -- the table's catalogue as provisioning left it, and the server's version that printed it
-      ('schema_defs', 'fingerprint', 'text'),
-      ('schema_defs', 'fingerprint_version', 'text'),
-      ('plan_steps', 'does', 'text not null default '''''),
-      ('plan_steps', 'why', 'text'),
-      ('plan_steps', 'needs_approval', 'boolean not null default false'),
-      ('plan_steps', 'is_concurrent', 'boolean not null default false'),
-      ('plan_steps', 'batched', 'boolean not null default false'),
-      -- the field whose values are computed in us: the first statement reads a batch, the second writes it
-      ('plan_steps', 'computes', 'text'),
-      -- the index that a concurrent step builds
-      ('plan_steps', 'object', 'text'),
-      ('plan_steps', 'estimate', 'bigint'),
-      -- where a step in batches goes on, and how many rows it has done
-      ('plan_steps', 'after', 'uuid'),
-      ('plan_steps', 'rows_done', 'bigint not null default 0')
-    ) as w(relation, name, type)
-    where not exists (
-      select from pg_attribute a
-      where a.attrelid = (select oid from pg_class where relnamespace = 'platform'::regnamespace and relname = w.relation)
-        and a.attname = w.name and not a.attisdropped)
-  loop
-    perform platform.migrate_as_owner(format('alter table platform.%I add column %I %s', c.relation, c.name, c.type));
-  end loop;
-end
-$$;
+select platform.migrate_column(w.relation, w.name, w.type) from (values
+  -- of what is served; wanted_hash is of what is asked for
+  ('schema_defs', 'serving_hash', 'text'),
+  -- the table's catalogue as provisioning left it, and the server's version that printed it
+  ('schema_defs', 'fingerprint', 'text'),
+  ('schema_defs', 'fingerprint_version', 'text'),
+  ('plan_steps', 'does', 'text not null default '''''),
+  ('plan_steps', 'why', 'text'),
+  ('plan_steps', 'needs_approval', 'boolean not null default false'),
+  ('plan_steps', 'is_concurrent', 'boolean not null default false'),
+  ('plan_steps', 'batched', 'boolean not null default false'),
+  -- the field whose values are computed in us: the first statement reads a batch, the second writes it
+  ('plan_steps', 'computes', 'text'),
+  -- the index that a concurrent step builds
+  ('plan_steps', 'object', 'text'),
+  ('plan_steps', 'estimate', 'bigint'),
+  -- where a step in batches goes on, and how many rows it has done
+  ('plan_steps', 'after', 'uuid'),
+  ('plan_steps', 'rows_done', 'bigint not null default 0')
+) as w(relation, name, type);
 
 -- one plan of a path at a time waits or is carried out
 select platform.migrate_relation('plans_open', $ddl$
