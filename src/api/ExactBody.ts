@@ -8,7 +8,6 @@ import { Effect, Schema, SchemaIssue, SchemaTransformation } from "effect"
 import { HttpApiSchema } from "effect/http-api"
 import { type ExactObject, type ExactValue, isExactObject, parse, stringify } from "../domain/ExactJson.ts"
 
-const isValue = (_: unknown): _ is ExactValue => true
 const isObject = (value: unknown): value is ExactObject => isExactObject(value as ExactValue)
 const isArray = (value: unknown): value is ReadonlyArray<ExactValue> => Array.isArray(value)
 
@@ -37,8 +36,6 @@ const exact = <A extends ExactValue>(is: (value: unknown) => value is A, expecte
     )
   )
 
-/** Any JSON. */
-export const ExactJsonBody = exact(isValue, "JSON").pipe(HttpApiSchema.asText({ contentType: "application/json" }))
 /** An object: a record, a page of records, a merge patch. */
 export const ExactObjectBody = exact(isObject, "an object")
 /** An array: many records, or a JSON patch. */

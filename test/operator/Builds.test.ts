@@ -11,20 +11,15 @@ import { describe, expect } from "vitest"
 import * as Operator from "../../src/operator/Operator.ts"
 import { OperatorStatus } from "../../src/operator/state/OperatorStatus.ts"
 import { configOf, connect, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
-
-const manifest = (kind: string, namespace: string | undefined, name: string, spec: object) =>
-  JSON.stringify({ apiVersion: "velocity.sh/v1", kind, metadata: { name, ...(namespace && { namespace }) }, spec })
+import { manifest, parents, specOf } from "./FolderManifests.ts"
 
 const definition = (org: string, object: string, fields: ReadonlyArray<object>, version = "v1") =>
-  manifest("SchemaDefinition", `${org}-shop-eu`, version === "v1" ? object : `${object}-${version}`, {
-    org,
-    app: "shop",
-    domain: "eu",
-    object,
-    version,
-    fields,
-    access: { roles: [{ role: "buyer", operations: ["create", "read"] }] }
-  })
+  manifest(
+    "SchemaDefinition",
+    `${org}-shop-eu`,
+    version === "v1" ? object : `${object}-${version}`,
+    specOf(org, object, fields, version)
+  )
 
 const a = { name: "a", type: "string" }
 
@@ -37,15 +32,7 @@ const world = Effect.gen(function* () {
     (made) => Effect.promise(() => rm(made, { recursive: true, force: true }))
   )
   const write = (name: string, text: string) => Effect.promise(() => writeFile(join(folder, name), text))
-  const spec = { org, app: "shop" }
-  yield* write(
-    "parents.yaml",
-    [
-      manifest("Organisation", undefined, org, { org }),
-      manifest("Application", org, "shop", spec),
-      manifest("Domain", `${org}-shop`, "eu", { ...spec, domain: "eu" })
-    ].join("\n---\n")
-  )
+  yield* write("parents.yaml", parents(org))
   yield* write("thing.yaml", definition(org, "thing", [a]))
   const context = yield* Layer.buildWithScope(
     Operator.layerWithSql({ manifests: folder, quiet: Duration.zero }).pipe(

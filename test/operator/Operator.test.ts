@@ -15,6 +15,7 @@ import { applyDomain } from "../../src/provisioning/ProvisionDomain.ts"
 import { configOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 import { startReplica, whenServed } from "../support/Replica.ts"
 import { versionsOf } from "../support/Shape.ts"
+import { parents } from "./FolderManifests.ts"
 
 const samples = join(import.meta.dirname, "../../k8s/samples")
 
@@ -22,22 +23,6 @@ const temporary = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "velocity-operator-"))),
   (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
 )
-
-const parents = (org: string) => `apiVersion: velocity.sh/v1
-kind: Organisation
-metadata: { name: ${org} }
-spec: { org: ${org} }
----
-apiVersion: velocity.sh/v1
-kind: Application
-metadata: { name: shop, namespace: ${org} }
-spec: { org: ${org}, app: shop }
----
-apiVersion: velocity.sh/v1
-kind: Domain
-metadata: { name: eu, namespace: ${org}-shop }
-spec: { org: ${org}, app: shop, domain: eu }
-`
 
 const definition = (org: string, name: string, fields: string) => `apiVersion: velocity.sh/v1
 kind: SchemaDefinition

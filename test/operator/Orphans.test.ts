@@ -19,21 +19,9 @@ import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import * as Evolution from "../../src/provisioning/Evolution.ts"
 import { run } from "../cli/Run.ts"
 import { configOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+import { manifest, parents, specOf } from "./FolderManifests.ts"
 
 const config = (database: TestDatabase) => ConfigProvider.layer(configOf(database))
-
-const manifest = (kind: string, namespace: string | undefined, name: string, spec: object) =>
-  JSON.stringify({ apiVersion: "velocity.sh/v1", kind, metadata: { name, ...(namespace && { namespace }) }, spec })
-
-const specOf = (org: string, object: string, fields: ReadonlyArray<object>, version = "v1") => ({
-  org,
-  app: "shop",
-  domain: "eu",
-  object,
-  version,
-  fields,
-  access: { roles: [{ role: "buyer", operations: ["create", "read"] }] }
-})
 
 const a = { name: "a", type: "string" }
 
@@ -57,9 +45,7 @@ const worldWith = Effect.fnUntraced(function* (...later: ReadonlyArray<string>) 
     ...later.map((version) => specOf(org, "thing", [a, { name: version, type: "string" }], version))
   ]
   const all = [
-    manifest("Organisation", undefined, org, { org }),
-    manifest("Application", org, "shop", { org, app: "shop" }),
-    manifest("Domain", `${org}-shop`, "eu", { org, app: "shop", domain: "eu" }),
+    parents(org),
     ...definitions.map((spec) =>
       manifest(
         "SchemaDefinition",

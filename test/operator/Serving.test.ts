@@ -13,22 +13,7 @@ import { OperatorStatus } from "../../src/operator/state/OperatorStatus.ts"
 import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
 import { configOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 import { startReplica } from "../support/Replica.ts"
-
-const parents = (org: string) => `apiVersion: velocity.sh/v1
-kind: Organisation
-metadata: { name: ${org} }
-spec: { org: ${org} }
----
-apiVersion: velocity.sh/v1
-kind: Application
-metadata: { name: shop, namespace: ${org} }
-spec: { org: ${org}, app: shop }
----
-apiVersion: velocity.sh/v1
-kind: Domain
-metadata: { name: eu, namespace: ${org}-shop }
-spec: { org: ${org}, app: shop, domain: eu }
-`
+import { parents } from "./FolderManifests.ts"
 
 const definition = (org: string, fields: string, roles: string) => `apiVersion: velocity.sh/v1
 kind: SchemaDefinition

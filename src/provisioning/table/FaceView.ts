@@ -8,7 +8,7 @@
  */
 import { boundMeaning, type ConstraintMeaning, type Face, type FaceColumn, meanings } from "../../domain/Face.ts"
 import { systemColumns } from "../../domain/Field.ts"
-import { historyViewOf, pgTableOf, rolesOf } from "../../domain/Names.ts"
+import { historyViewOf, rolesOf } from "../../domain/Names.ts"
 import type { SchemaDefinitionSpec } from "../../domain/SchemaDefinition.ts"
 import { sha256Hex } from "../../domain/Sha256.ts"
 import type { Family, Member } from "./Faces.ts"
@@ -198,7 +198,3 @@ export const familyUnder = (family: Family, former: ReadonlyMap<string, string>)
     place: (column, index) => place(now.get(column) ?? column, index)
   }
 }
-
-/** The table of a family. */
-export const tableNameOfFamily = ({ members }: Family): string =>
-  pgTableOf({ object: members[0].spec.object, version: members[0].version })
