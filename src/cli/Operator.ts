@@ -29,16 +29,24 @@ const told = (change: StatusChange): Effect.Effect<void> => {
 export const follow = Effect.gen(function* () {
   const status = yield* OperatorStatus
   const last = new Map<string, string>()
-  /** Whether a change says of a resource what its last one did not: a status may change in what no line shows. */
+  const standing = new Set<string>()
+  /**
+   * Whether a change says of a resource what its last one did not (a status may change in what no line shows), and of a
+   * manifest what was not told when listening began.
+   */
   const isNews = (change: StatusChange): boolean => {
-    if (change._tag !== "Resource") return true
     const line = renderChange(change)
+    if (change._tag !== "Resource") return !standing.delete(line)
     const { identity } = change.state
     if (last.get(identity) === line) return false
     last.set(identity, line)
     return true
   }
-  for (const problem of status.problems()) yield* told({ _tag: "Problem", problem })
+  for (const problem of status.problems()) {
+    const change: StatusChange = { _tag: "Problem", problem }
+    standing.add(renderChange(change))
+    yield* told(change)
+  }
   for (const state of status.resources()) {
     const change: StatusChange = { _tag: "Resource", state }
     if (!isSound(state) && isNews(change)) yield* told(change)
