@@ -86,6 +86,26 @@ export const insertRow = Effect.fnUntraced(function* (
   return { id: Number(rows[0]?.id), storage: Number(rows[0]?.storage_id) } satisfies MirrorIds
 })
 
+/**
+ * Keeps what a plan leads to. A row that nothing is served by becomes its resource's with that: whose plan it is must be
+ * known to an operator that starts when the resource has gone, or the plan holds the object's other versions up for ever.
+ */
+export const want = Effect.fnUntraced(function* (tx: Tx, { origin, spec }: WantedDefinition, id: number) {
+  yield* tx.query(
+    statement(
+      "update platform.schema_defs set wanted = $2::jsonb, wanted_hash = $3, updated_at = now() where id = $1",
+      [id, JSON.stringify(spec), wantedHash(spec)]
+    )
+  )
+  yield* tx.query(
+    statement(
+      `update platform.schema_defs set source = $2, namespace = $3, name = $4, uid = $5, resource_generation = $6
+       where id = $1 and serving is null and state <> 'Withdrawing'`,
+      [id, ...originParams(origin)]
+    )
+  )
+})
+
 /** Serves a definition from this transaction's end on, and tells it. Answers its generation. */
 export const serve = Effect.fnUntraced(function* (
   tx: Tx,

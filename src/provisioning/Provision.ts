@@ -23,6 +23,7 @@ import {
   serve,
   servedAmong,
   type WantedDefinition,
+  want,
   wantedHash
 } from "./MirrorRow.ts"
 import { isAtOnce, needsApproval, type Plan } from "./plan/Plan.ts"
@@ -228,12 +229,7 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
     const entry = (action: string, payload: object) =>
       AuditChain.insert(tx, { chain, actor: actorOf(origin), action, outcome: "ok", schemaPath: text, payload })
     const by = approval?.hash === plan.hash ? approval.by : open?.hash === plan.hash ? open.approvedBy : undefined
-    yield* tx.query(
-      statement(
-        "update platform.schema_defs set wanted = $2::jsonb, wanted_hash = $3, updated_at = now() where id = $1",
-        [ids.id, JSON.stringify(spec), hash]
-      )
-    )
+    yield* want(tx, wanted, ids.id)
     if (open !== undefined && open.hash === plan.hash && open.state === "Waiting") {
       if (state === "Running") {
         yield* PlanStore.approve(tx, open.id, by ?? "")

@@ -6,7 +6,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { it } from "@effect/vitest"
-import { ConfigProvider, Duration, Effect, Layer, Schedule, Scope } from "effect"
+import { ConfigProvider, Duration, Effect, Exit, Layer, Schedule, Scope } from "effect"
 import { describe, expect } from "vitest"
 import * as Operator from "../../src/operator/Operator.ts"
 import { OperatorStatus } from "../../src/operator/state/OperatorStatus.ts"
@@ -34,14 +34,24 @@ const world = Effect.gen(function* () {
   const write = (name: string, text: string) => Effect.promise(() => writeFile(join(folder, name), text))
   yield* write("parents.yaml", parents(org))
   yield* write("thing.yaml", definition(org, "thing", [a]))
-  const context = yield* Layer.buildWithScope(
-    Operator.layerWithSql({ manifests: folder, quiet: Duration.zero }).pipe(
-      Layer.provide(ConfigProvider.layer(configOf(database)))
-    ),
-    yield* Scope.Scope
-  )
-  const status = yield* OperatorStatus.pipe(Effect.provide(context))
+  const started = yield* Scope.Scope.pipe(Effect.flatMap(Scope.fork))
+  const start = Effect.fnUntraced(function* (scope: Scope.Scope) {
+    const context = yield* Layer.buildWithScope(
+      Operator.layerWithSql({ manifests: folder, quiet: Duration.zero }).pipe(
+        Layer.provide(ConfigProvider.layer(configOf(database)))
+      ),
+      scope
+    )
+    return yield* OperatorStatus.pipe(Effect.provide(context))
+  })
+  let status = yield* start(started)
   yield* status.settled
+  /** Ends the operator and starts another one on the folder, when `between` has happened. */
+  const restart = Effect.fnUntraced(function* <E>(between: Effect.Effect<unknown, E>) {
+    yield* Scope.close(started, Exit.void)
+    yield* between
+    status = yield* start(yield* Scope.Scope)
+  })
   const table = `${org}_shop_eu.thing_v1`
   const look = (sql: string, params: ReadonlyArray<unknown> = []) => query(database.superuserUrl, sql, params)
   yield* look(
@@ -66,7 +76,7 @@ const world = Effect.gen(function* () {
   yield* exporter.query("begin isolation level repeatable read")
   const [own] = (yield* exporter.query("select pg_backend_pid()::int4 as pid")).rows
   const remove = (name: string) => Effect.promise(() => rm(join(folder, name)))
-  return { database, org, table, look, write, remove, until, exporter, pid: Number(own?.pid) }
+  return { database, org, table, look, write, remove, restart, until, exporter, pid: Number(own?.pid) }
 })
 
 describe("an index that waits for an older snapshot", () => {
@@ -177,6 +187,28 @@ describe("an index that waits for an older snapshot", () => {
         expect(yield* look("select pid from pg_stat_progress_create_index where datname = current_database()")).toEqual(
           []
         )
+        yield* exporter.query("rollback")
+      })
+    )
+  )
+
+  it.live("is given up too where its operator was killed before it had said anything of it", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { exporter, look, org, remove, restart, until, write } = yield* world
+        yield* write("thing-v2.yaml", definition(org, "thing", [{ ...a, indexed: true }], "v2"))
+        yield* until("thing-v2", "waits for")
+        yield* restart(
+          Effect.gen(function* () {
+            // as it is between the plan's commit and the first status
+            yield* look("delete from platform.resource_status where kind = 'SchemaDefinition' and name = 'thing-v2'")
+            yield* remove("thing-v2.yaml")
+            yield* write("thing.yaml", definition(org, "thing", [a, { ...a, name: "b" }]))
+          })
+        )
+        yield* until("thing", "VersionEvolving: ")
+        yield* until("thing", "Provisioned: ")
+        expect(yield* look("select path, state from platform.plans where state in ('Waiting', 'Running')")).toEqual([])
         yield* exporter.query("rollback")
       })
     )

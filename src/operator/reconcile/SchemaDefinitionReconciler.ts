@@ -152,19 +152,25 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
         return { ...judge(mine), generation: isAsWanted(conclusion) ? undefined : mine?.origin.generation }
       }
     ),
-  remove: (world, { name, namespace, state }) =>
+  remove: (world, { name, namespace }) =>
     Effect.gen(function* () {
       const origin = { source: world.fence.source, namespace, name }
       const { rows } = yield* world.fence.read((tx) =>
         tx.query(
           statement(
-            "select path from platform.schema_defs where source = $1 and namespace = $2 and name = $3 and (serving is not null or state = 'Withdrawing')",
+            `select path, serving is not null or state = 'Withdrawing' as served from platform.schema_defs s
+             where source = $1 and namespace = $2 and name = $3 and (serving is not null or state = 'Withdrawing'
+               or exists (select from platform.plans p where p.path = s.path and p.state in ('Waiting', 'Running')))`,
             [origin.source, namespace, name]
           )
         )
       )
       for (const row of rows) {
         yield* world.builds.stop(String(row.path))
+        if (row.served !== true) {
+          yield* world.fence.transaction((tx) => giveUp(tx, String(row.path)))
+          continue
+        }
         const refusal = yield* world.fence
           .transaction((tx) => withdraw(tx, { path: String(row.path), origin, leaving: world.leaving() }))
           .pipe(
@@ -176,11 +182,6 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
             Effect.catchTag("ProvisionRefused", (one) => Effect.succeed(verdictOf(one)))
           )
         if (refusal !== undefined) return refusal
-      }
-      const path = state?.status.path
-      if (rows.length === 0 && typeof path === "string") {
-        yield* world.builds.stop(path)
-        yield* world.fence.transaction((tx) => giveUp(tx, path))
       }
       return undefined
     }),

@@ -35,15 +35,20 @@ const comparable = (conditions: ReadonlyArray<Condition>): string =>
 const readSql = `select kind, namespace, name, generation::text as generation, spec_hash, conditions::text as conditions, status::text as status
   from platform.resource_status where source = $1`
 
-/** Identities that mirrors know and that may have no status: what an interrupted operator had begun. */
-const knownSql = `select 'SchemaDefinition' as kind, namespace, name from platform.schema_defs where source = $1 and (serving is not null or state = 'Withdrawing')
+/** Identities that mirrors know and that may have no status: what an interrupted operator had made. */
+const mirroredSql = `select 'SchemaDefinition' as kind, namespace, name from platform.schema_defs where source = $1 and (serving is not null or state = 'Withdrawing')
   union select 'Domain', namespace, name from platform.domains where source = $1 and spec is not null
   union select 'AuthStrategy', namespace, name from platform.auth_strategies where source = $1
   union select 'RoleBinding', namespace, name from platform.role_bindings where source = $1
   union select 'ApiKey', namespace, name from platform.api_keys where source = $1 and not departed`
 
+/** The same, and what it had only begun: definitions that were never served and have a plan. */
+const knownSql = `${mirroredSql}
+  union select 'SchemaDefinition', s.namespace, s.name from platform.schema_defs s join platform.plans p on p.path = s.path
+    where s.source = $1 and p.state in ('Waiting', 'Running')`
+
 /** Whether a resource has something in Postgres that outlives its status. What is being withdrawn is only to be ended. */
-const mirrorSql = `select exists (select from (${knownSql}) as known (kind, namespace, name)
+const mirrorSql = `select exists (select from (${mirroredSql}) as known (kind, namespace, name)
   where kind = $2 and namespace = $3 and name = $4) and not exists (select from platform.schema_defs
   where $2 = 'SchemaDefinition' and source = $1 and namespace = $3 and name = $4 and state = 'Withdrawing' and serving is null) as kept`
 
