@@ -3,8 +3,9 @@
  *
  * A list says what there is, a watch from its resource version what happened since; bookmarks move that version on where
  * nothing happened, so that a watch that ends, or is cut, can go on from it. A version that has expired (410), a watch that
- * says nothing for longer than it may, several failures in a row (an API server that was restored to the past knows our
- * version not yet), and half an hour without a list each bring a new list, compared with what was known.
+ * says nothing for longer than it may, several failures in a row, an API server that after a failure is at an older version
+ * than ours (it was restored to the past, and would keep silent until it has come so far again), and half an hour without
+ * a list each bring a new list, compared with what was known.
  * So a change can come late and cannot be missed.
  */
 import { Data, Duration, Effect, Random, Stream } from "effect"
@@ -32,8 +33,11 @@ export interface KubeObject {
 export interface ListWatchOptions {
   /** `/apis/velocity.sh/v1/domains`, or that of one namespace. */
   readonly path: string
-  /** Called for each object that came, changed or went, one at a time; `object` is undefined where it went. */
-  readonly onChange: (key: string, object: KubeObject | undefined) => Effect.Effect<void>
+  /**
+   * Called for each object that came, changed or went, one at a time; `object` is undefined where it went. A list may say
+   * that what a watch or a write had told never was: an etcd that was restored goes back in time.
+   */
+  readonly onChange: (key: string, object: KubeObject | undefined, from: "list" | "watch") => Effect.Effect<void>
   /** Called when a list has been taken in whole. */
   readonly onListed: Effect.Effect<void>
   /** Objects of a page of the list (500). */
@@ -80,7 +84,7 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
     const silence = options.silence ?? Duration.seconds(90)
     const relistAfter = Duration.toMillis(options.relistAfter ?? Duration.minutes(30))
 
-    const tell = (key: string, object: KubeObject | undefined): Effect.Effect<void> => {
+    const tell = (key: string, object: KubeObject | undefined, from: "list" | "watch"): Effect.Effect<void> => {
       const before = known.get(key)
       if (
         before?.metadata.uid === object?.metadata.uid &&
@@ -90,7 +94,7 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
       }
       if (object === undefined) known.delete(key)
       else known.set(key, object)
-      return options.onChange(key, object)
+      return options.onChange(key, object, from)
     }
 
     /** Takes in everything there is; answers the version that it is of. */
@@ -107,12 +111,12 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
         for (const item of page.items ?? []) {
           const key = keyOf(item)
           seen.add(key)
-          yield* tell(key, item)
+          yield* tell(key, item, "list")
         }
         version = page.metadata?.resourceVersion ?? ""
         next = page.metadata?.continue === "" ? undefined : page.metadata?.continue
       } while (next !== undefined)
-      for (const key of [...known.keys()]) if (!seen.has(key)) yield* tell(key, undefined)
+      for (const key of [...known.keys()]) if (!seen.has(key)) yield* tell(key, undefined, "list")
       failures = 0
       yield* options.onListed
       return version
@@ -124,10 +128,10 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
         switch (event.type) {
           case "ADDED":
           case "MODIFIED":
-            yield* tell(keyOf(event.object), event.object)
+            yield* tell(keyOf(event.object), event.object, "watch")
             break
           case "DELETED":
-            yield* tell(keyOf(event.object), undefined)
+            yield* tell(keyOf(event.object), undefined, "watch")
             break
           case "BOOKMARK":
             break
@@ -183,17 +187,30 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
         )
     })
 
+    /** Fails where the API server has not come to a version that it once told. */
+    const isStillThere = Effect.fnUntraced(function* (version: string) {
+      const page = (yield* kube.request({ method: "GET", path: options.path, query: { limit: "1" } })) as List
+      if (BigInt(page.metadata?.resourceVersion ?? "0") < BigInt(version)) {
+        return yield* new Relist({ why: "the API server was restored to the past" })
+      }
+    })
+
     /** One list and the watches that go on from it, until a new list is due. */
     const life = Effect.gen(function* () {
       let version = yield* list
       const listedAt = performance.now()
+      const onceMore = (error: KubeError) =>
+        error.reason === "Expired" || failures >= patience ? Effect.fail(error) : failed(error)
+      let isInDoubt: boolean = false
       while (performance.now() - listedAt < relistAfter) {
-        yield* watch(version, (seen) => {
+        const from = version
+        const asked: Effect.Effect<void, Relist | KubeError> = isInDoubt ? isStillThere(from) : Effect.void
+        const watched = watch(from, (seen) => {
           version = seen
-        }).pipe(
-          Effect.catchTag("KubeError", (error) =>
-            error.reason === "Expired" || failures >= patience ? Effect.fail(error) : failed(error)
-          )
+        })
+        isInDoubt = yield* Effect.andThen(asked, watched).pipe(
+          Effect.as(false),
+          Effect.catchTag("KubeError", (error) => Effect.as(onceMore(error), true))
         )
       }
     })

@@ -8,6 +8,8 @@ export interface Case {
   readonly manifest: Manifest
   /** What there is before it. */
   readonly before?: Manifest
+  /** Who applies it, with an administrator's rights; admin unless said. */
+  readonly as?: string
 }
 
 const field = (more: object) => definition("tenant", "broken", { fields: [{ name: "a", ...more }] })
@@ -466,5 +468,12 @@ export const policyCases: ReadonlyArray<Case> = [
     name: "a binding that is signed with another's name",
     message: "grantedBy must be admin, the user who applies it",
     manifest: binding("tenant", "a", { grantedBy: "somebody-else" })
+  },
+  {
+    name: "other words above another's signature",
+    message: "grantedBy must be bob, the user who applies it",
+    before: binding("tenant", "signed", { grantedBy: "admin" }),
+    as: "bob",
+    manifest: binding("tenant", "signed", { grantedBy: "admin", actorId: "development/bob", roles: ["admin"] })
   }
 ]

@@ -28,6 +28,8 @@ export interface Cluster {
   readonly startApiServer: () => Promise<void>
   /** Drops every version of every object in etcd but the newest, as the API server does every five minutes. */
   readonly compact: () => Promise<void>
+  /** Ends both, calls `meanwhile` with the folder of etcd's data, and starts both again. */
+  readonly whileDown: (meanwhile: (data: string) => Promise<void>) => Promise<void>
   readonly stop: () => Promise<void>
 }
 
@@ -121,15 +123,20 @@ export const startCluster = async (): Promise<Cluster> => {
   await chmod(folder, 0o700)
 
   const etcdUrl = `http://127.0.0.1:${etcdPort}`
-  const etcd = start(
-    join(bin, "etcd"),
-    [
-      ...["--data-dir", join(folder, "etcd"), "--listen-client-urls", etcdUrl, "--advertise-client-urls", etcdUrl],
-      ...["--listen-peer-urls", `http://127.0.0.1:${peerPort}`, "--unsafe-no-fsync"]
-    ],
-    folder
-  )
-  await untilReady("etcd", etcd, async () => (await fetch(`${etcdUrl}/health`)).ok)
+  const data = join(folder, "etcd")
+  let etcd: Process
+  const startEtcd = async () => {
+    etcd = start(
+      join(bin, "etcd"),
+      [
+        ...["--data-dir", data, "--listen-client-urls", etcdUrl, "--advertise-client-urls", etcdUrl],
+        ...["--listen-peer-urls", `http://127.0.0.1:${peerPort}`, "--unsafe-no-fsync"]
+      ],
+      folder
+    )
+    await untilReady("etcd", etcd, async () => (await fetch(`${etcdUrl}/health`)).ok)
+  }
+  await startEtcd()
 
   const url = `https://127.0.0.1:${port}`
   const certificates = join(folder, "certs")
@@ -196,6 +203,13 @@ export const startCluster = async (): Promise<Cluster> => {
       }
       const { header } = await ask("range", { key: Buffer.from("x").toString("base64") })
       await ask("compaction", { revision: header.revision, physical: true })
+    },
+    whileDown: async (meanwhile) => {
+      await end(apiServer, "SIGKILL")
+      await end(etcd, "SIGTERM")
+      await meanwhile(data)
+      await startEtcd()
+      await startApiServer()
     },
     stop: async () => {
       await end(apiServer, "SIGTERM")

@@ -170,7 +170,8 @@ const judged = async (one: Case): Promise<string> => {
     const before = await apply([one.before])
     if (before.code !== 0) throw new Error(before.err)
   }
-  const { code, err } = await apply([one.manifest], "--dry-run=server", "--force-conflicts")
+  const as = one.as === undefined ? [] : ["--as", one.as, "--as-group", "system:masters"]
+  const { code, err } = await apply([one.manifest], "--dry-run=server", "--force-conflicts", ...as)
   return code === 0 ? "accepted" : err
 }
 

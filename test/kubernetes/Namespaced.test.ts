@@ -6,6 +6,7 @@ import { layer } from "@effect/vitest"
 import { Duration, Effect, Layer, Stream } from "effect"
 import { afterAll, beforeAll, expect } from "vitest"
 import type { Kube } from "../../src/kubernetes/Kube.ts"
+import { deniedOften } from "../operator/AnomalyWorld.ts"
 import { freshDatabase } from "../support/Database.ts"
 import { startOperator } from "./ClusterWorld.ts"
 import { type Installed, install, until } from "./Installed.ts"
@@ -101,6 +102,7 @@ layer(Layer.empty, { excludeTestServices: true })("the namespaced operator", (it
       const thing = definition(org, "thing")
       yield* Effect.promise(() => cluster.apply([...parents(org), thing]))
       const namespaces = [org, `${org}-shop`, `${org}-shop-eu`]
+      yield* deniedOften(database, `dev/${org}`)
       yield* startOperator({ database, kubeconfig, namespaces, through, lease: Duration.seconds(3) })
       // no replica serves here, so a definition is not Ready
       const name = ["vsd/thing", "-n", `${org}-shop-eu`]
@@ -108,6 +110,11 @@ layer(Layer.empty, { excludeTestServices: true })("the namespaced operator", (it
       yield* Effect.promise(() =>
         until("it has told an event", async () =>
           (await cluster.ok(["get", "events", "-n", `${org}-shop-eu`])).includes("thing")
+        )
+      )
+      yield* Effect.promise(() =>
+        until("it has told an alert of the platform", async () =>
+          (await cluster.ok(["get", "events", "-n", "velocity-system"])).includes(`dev/${org} in platform`)
         )
       )
       yield* Effect.promise(() => cluster.ok(["delete", "--wait=true", "--timeout=60s", ...name]))

@@ -15,6 +15,7 @@ export interface Read {
   readonly metadata: {
     readonly uid: string
     readonly generation: number
+    readonly resourceVersion: string
     readonly deletionTimestamp?: string
     readonly finalizers?: ReadonlyArray<string>
   }

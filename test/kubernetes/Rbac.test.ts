@@ -7,6 +7,7 @@ import { Duration, Effect, Layer, Stream } from "effect"
 import { afterAll, beforeAll, expect } from "vitest"
 import { parseAllDocuments } from "yaml"
 import type { Kube } from "../../src/kubernetes/Kube.ts"
+import { deniedOften } from "../operator/AnomalyWorld.ts"
 import { freshDatabase, type TestDatabase } from "../support/Database.ts"
 import { startOperator } from "./ClusterWorld.ts"
 import { type Installed, install, until } from "./Installed.ts"
@@ -80,6 +81,7 @@ const live = Effect.fnUntraced(function* (
   const parents = [organisation(org), application(org), domain(org, { authStrategy: "keys" })]
   const all = [...parents, thing, binding(org, "alice"), keys, key]
   yield* Effect.promise(() => cluster.apply([...namespacesOf(org), ...all]))
+  yield* deniedOften(database, `dev/${org}`)
   const args = (one: Manifest) => [
     `${one.kind.toLowerCase()}.velocity.sh/${one.metadata.name}`,
     "-n",
@@ -106,6 +108,12 @@ const live = Effect.fnUntraced(function* (
     until("it has told an event", async () => {
       if (isEnough(refused)) return true
       return (await cluster.ok(["get", "events", "-n", `${org}-shop-eu`])).includes(name)
+    })
+  )
+  yield* Effect.promise(() =>
+    until("it has told an alert of the platform", async () => {
+      if (isEnough(refused)) return true
+      return (await cluster.ok(["get", "events", "-n", "velocity-system"])).includes(`dev/${org} in platform`)
     })
   )
   for (const one of [thing, key]) {

@@ -53,6 +53,18 @@ export const wrote = (database: TestDatabase, entries: ReadonlyArray<Past>) =>
     })
   )
 
+/** Denials of the last minutes in the platform's chain, which an operator that starts alerts to. */
+export const deniedOften = (database: TestDatabase, actor: string) =>
+  wrote(
+    database,
+    Array.from({ length: 25 }, (_, index) => ({
+      chain: "platform",
+      actor,
+      outcome: "denied",
+      at: Date.now() - 120_000 + index
+    }))
+  )
+
 /** A domain's row, which is all that a chain needs, and the month before this one, so that the past has a place. */
 export const chainIn = Effect.fnUntraced(function* (database: TestDatabase, name: string, org = database.org) {
   const chain = `${org}/shop/${name}`

@@ -48,10 +48,9 @@ const namespaceOf = (identity: string): string => identity.split("/")[1] ?? ""
 
 const asFailure = (error: KubeError): SourceFailure => new SourceFailure({ message: error.message })
 
-const isNewer = (a: KubeObject, b: KubeObject | undefined): boolean =>
-  b === undefined ||
-  a.metadata.uid !== b.metadata.uid ||
-  BigInt(a.metadata.resourceVersion) >= BigInt(b.metadata.resourceVersion)
+/** Whether one of two answers about the same object came before the other. */
+const isOlder = (a: KubeObject, b: KubeObject): boolean =>
+  a.metadata.uid === b.metadata.uid && BigInt(a.metadata.resourceVersion) < BigInt(b.metadata.resourceVersion)
 
 /** What a status says, without when it began to. */
 const comparable = (status: Readonly<Record<string, unknown>>): string => {
@@ -84,8 +83,10 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
   const nudges = yield* Queue.sliding<void>(1)
   const nudge = Queue.offer(nudges, undefined)
 
-  /** As the API server has them, the newest version that was seen of each. */
+  /** As the API server has them: what a list, the watch or the answer to a write of ours said last. */
   const objects = new Map<string, KubeObject>()
+  /** Answers to writes of ours that the watch has not come to yet. */
+  const ahead = new Map<string, KubeObject>()
   /** The uids of those that vanished, which their Events name. */
   const lost = new Map<string, string>()
   const labels = new Map<string, Labels>()
@@ -106,6 +107,7 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
   const gone = (identity: string) => {
     const last = objects.get(identity)
     objects.delete(identity)
+    ahead.delete(identity)
     changed.delete(identity)
     spoiled.delete(identity)
     if (last !== undefined && released.delete(last.metadata.uid)) return
@@ -113,10 +115,13 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
     vanished.add(identity)
   }
 
-  const take = (kind: Kind, object: KubeObject) => {
+  const take = (kind: Kind, object: KubeObject, from: "list" | "watch") => {
     const identity = identityOf(kind, object)
     const before = objects.get(identity)
-    if (!isNewer(object, before)) return
+    const written = ahead.get(identity)
+    // the watch tells what came before our own write; a list is always how things are, though etcd has gone back in time
+    if (from === "watch" && written !== undefined && isOlder(object, written)) return
+    ahead.delete(identity)
     objects.set(identity, object)
     lost.delete(identity)
     vanished.delete(identity)
@@ -139,6 +144,14 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
     changed.set(identity, { resource: decoded.resource })
   }
 
+  /** Takes the answer to a write of ours, unless something later was told meanwhile. */
+  const wrote = (identity: string, object: KubeObject) => {
+    const before = objects.get(identity)
+    if (before === undefined || before.metadata.uid !== object.metadata.uid || isOlder(object, before)) return
+    objects.set(identity, object)
+    ahead.set(identity, object)
+  }
+
   const listed = (what: string) =>
     Effect.suspend(() => {
       unlisted.delete(what)
@@ -151,10 +164,10 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
       unlisted.add(path)
       yield* ListWatch.run({
         path,
-        onChange: (key, object) =>
+        onChange: (key, object, from) =>
           Effect.suspend(() => {
             if (object === undefined) gone(`${kind}/${key}`)
-            else take(kind, object)
+            else take(kind, object, from)
             return nudge
           }),
         onListed: listed(path)
@@ -230,7 +243,7 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
       const conflict = claimConflict(world, resource)
       if (conflict !== undefined) return conflict
       if (!hasFinalizer(object)) {
-        objects.set(identity, yield* addFinalizer(resource.kind, object).pipe(Effect.mapError(asFailure)))
+        wrote(identity, yield* addFinalizer(resource.kind, object).pipe(Effect.mapError(asFailure)))
       }
       return undefined
     }).pipe(Effect.provideService(Kube, kube))
@@ -255,7 +268,7 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
         Effect.mapError(asFailure)
       )
       if (written === undefined) return
-      if (isNewer(written, objects.get(state.identity))) objects.set(state.identity, written)
+      wrote(state.identity, written)
       const [was, is] = [readyOf(before), readyOf(status)]
       if (is === undefined || (was?.status === is.status && was.reason === is.reason)) return
       // over in a moment, and of no use to know afterwards
