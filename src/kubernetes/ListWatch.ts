@@ -8,7 +8,7 @@
  * a list each bring a new list, compared with what was known.
  * So a change can come late and cannot be missed.
  */
-import { Data, Duration, Effect, Random, Stream } from "effect"
+import { Clock, Data, Duration, Effect, Metric, Random, Stream } from "effect"
 import { Kube, KubeError } from "./Kube.ts"
 
 /** What every object has, as far as we read it. */
@@ -66,6 +66,10 @@ interface WatchEvent {
 /** The watch must begin again with a list. */
 class Relist extends Data.TaggedError("Relist")<{ readonly why: string }> {}
 
+const heardGauge = Metric.gauge("velocity_watch_heard_timestamp_seconds", {
+  description: "When the API server last answered a list or said something in a watch, by path; 0 where it has not yet"
+})
+
 /** After so many failures in a row a watch does not go on from where it was. */
 const patience = 3
 
@@ -82,6 +86,9 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
     const pageSize = options.pageSize ?? 500
     const watchFor = options.watchFor ?? Duration.minutes(5)
     const silence = options.silence ?? Duration.seconds(90)
+    const gauge = Metric.withAttributes(heardGauge, { path: options.path })
+    const heard = Effect.flatMap(Clock.currentTimeMillis, (now) => Metric.update(gauge, Math.floor(now / 1000)))
+    yield* Metric.update(gauge, 0)
     const relistAfter = Duration.toMillis(options.relistAfter ?? Duration.minutes(30))
 
     const tell = (key: string, object: KubeObject | undefined, from: "list" | "watch"): Effect.Effect<void> => {
@@ -118,6 +125,7 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
       } while (next !== undefined)
       for (const key of [...known.keys()]) if (!seen.has(key)) yield* tell(key, undefined, "list")
       failures = 0
+      yield* heard
       yield* options.onListed
       return version
     })
@@ -179,9 +187,10 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
           }),
           Stream.mapEffect(take),
           Stream.runForEach((seen) =>
-            Effect.sync(() => {
+            Effect.suspend(() => {
               failures = 0
               moved(seen)
+              return heard
             })
           )
         )

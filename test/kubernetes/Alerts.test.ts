@@ -226,6 +226,9 @@ const faults: Readonly<
   VelocityConnectionsExhausted: { fault: is("velocity_pool_waiting", 3, { pod: "api-1" }) },
   VelocityNoLeader: { fault: is("leader_election_master_status", 0) },
   VelocityTwoLeaders: { fault: is("leader_election_master_status", 1) },
+  VelocityWatchSilent: {
+    fault: is("velocity_watch_heard_timestamp_seconds", 0, { path: "/apis/velocity.sh/v1/domains" })
+  },
   VelocityResourcesStalled: { fault: is("velocity_resources", 1, { state: "stalled", kind: "SchemaDefinition" }) },
   VelocityQueueDeep: { fault: is("workqueue_depth", 101) },
   VelocityReconcileFailing: { fault: is("workqueue_retries_total", grows(0.1)) },
