@@ -125,6 +125,8 @@ export const current = Effect.fnUntraced(function* (tx: Tx, wanted: WantedDefini
   const { rows } = yield* tx.query(statement(rowSql, [path]))
   const [row] = rows
   if (row !== undefined && typeof row.plan === "string") {
+    // another's plan is nothing to wait for
+    if (foreignOrigin(row, wanted.origin, path) !== undefined) return undefined
     const plan = yield* PlanStore.byId(tx, row.plan)
     if (plan?.state !== "Waiting" || plan.specHash !== wantedHash(wanted.spec) || plan.age > freshFor) return undefined
     if (plan.approvedBy !== undefined || wanted.approval?.hash === plan.hash) return undefined
@@ -148,8 +150,9 @@ const refusalOf = Effect.fnUntraced(function* (tx: Tx, wanted: WantedDefinition,
   )
   const [domain] = domains
   if (domain === undefined) return yield* refused("ParentMissing", `the domain ${chainOf(path)} is not there`)
-  // nothing is served by a withdrawn definition, so whoever comes next may have its path
-  const conflict = row === undefined || row.serving !== true ? undefined : foreignOrigin(row, wanted.origin, text)
+  // nothing is served by a withdrawn definition, and nothing made for it: whoever comes next may have its path
+  const isKept = row !== undefined && (row.serving === true || typeof row.plan === "string")
+  const conflict = isKept ? foreignOrigin(row, wanted.origin, text) : undefined
   if (conflict !== undefined) return yield* conflict
   const { rows: evolving } = yield* tx.query(
     statement(

@@ -246,6 +246,36 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
     })
   )
 
+  it.effect("leaves a path to the one that is served on it while it waits for an approval", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const { org } = database
+      yield* startReplica(database)
+      const fields = ["a", "b"].map((name) => ({ name, type: "string" }))
+      const first = definition(org, "thing", { fields })
+      yield* apply(...namespacesOf(org), ...parents(org), first)
+      yield* startOperator({ database, kubeconfig: cluster.kubeconfig })
+      yield* ready(first)
+      yield* query(
+        database.superuserUrl,
+        `insert into ${org}_shop_eu.thing_v1 (id, created_at, created_by, updated_at, updated_by, a, b)
+         values (gen_random_uuid(), now(), 'x', now(), 'x', 'a', 'b')`
+      )
+      const fewer = definition(org, "thing", { fields: fields.slice(0, 1) })
+      yield* apply(fewer)
+      const waits = yield* reasonIs(first, "ApprovalRequired")
+      // it is before the other one by name
+      const second = { ...fewer, metadata: { ...fewer.metadata, name: "another" } }
+      yield* apply(second)
+      yield* reasonIs(second, "PathConflict")
+      expect((yield* get(second))?.metadata.finalizers).toBeUndefined()
+      const hash = /approve-plan is (\w+)/u.exec(waits?.message ?? "")?.[1]
+      yield* ok("annotate", ...named(first), `velocity.sh/approve-plan=${hash}`, "velocity.sh/approved-by=admin")
+      yield* ready(first)
+      expect(conditionIn(yield* get(second), "Ready")?.reason).toBe("PathConflict")
+    })
+  )
+
   it.effect(
     "compares the namespace again, whatever a policy has let through, and looks again when its labels change",
     () =>

@@ -240,7 +240,7 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
       const fault = namespaceFault(resource, labels.get(resource.metadata.namespace))
       if (fault !== undefined) return stalled("NamespaceMismatch", fault)
       // who does not keep the path holds no finalizer, and may drop nothing
-      const conflict = claimConflict(world, resource)
+      const conflict = yield* claimConflict(world, resource)
       if (conflict !== undefined) return conflict
       if (!hasFinalizer(object)) {
         wrote(identity, yield* addFinalizer(resource.kind, object).pipe(Effect.mapError(asFailure)))

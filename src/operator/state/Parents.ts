@@ -1,7 +1,9 @@
 /** What a resource stands under, and what it needs of that (fine print 27). */
+import { Effect } from "effect"
 import { chainOf, formatPath } from "../../domain/Names.ts"
-import { identityOf, type Resource } from "../../domain/Resource.ts"
+import { identityOf, type Kind, type Resource } from "../../domain/Resource.ts"
 import { pathOfDefinition } from "../../domain/SchemaDefinition.ts"
+import { statement } from "../../postgres/Statement.ts"
 import { holds, stalled, type Verdict, waiting } from "./Conditions.ts"
 import type { World } from "./Reconciler.ts"
 
@@ -28,21 +30,20 @@ const isSettled = (world: World, resource: Resource): boolean =>
   isReady(world, resource) || isProvisioned(world, resource)
 
 /**
- * The resource that keeps a path among those of its kind that claim it: the one that is ready already, else the first by
- * name. The others are in conflict.
+ * The resource that keeps a path among those of its kind that claim it: the one of which the path is by Postgres, the one
+ * that is ready already, else the first by name. The others are in conflict.
  */
 export const pathConflict = <R extends Resource>(
   world: World,
   resource: R,
   rivals: ReadonlyArray<R>,
-  path: string
+  path: string,
+  mirrored?: string
 ): Verdict | undefined => {
   const claimants = [resource, ...rivals.filter((one) => identityOf(one) !== identityOf(resource))]
   if (claimants.length === 1) return undefined
-  const [keeper] = claimants.sort((a, b) => {
-    const order = Number(isSettled(world, b)) - Number(isSettled(world, a))
-    return order !== 0 ? order : identityOf(a) < identityOf(b) ? -1 : 1
-  })
+  const rank = (one: R): number => (identityOf(one) === mirrored ? 0 : isSettled(world, one) ? 1 : 2)
+  const [keeper] = claimants.sort((a, b) => rank(a) - rank(b) || (identityOf(a) < identityOf(b) ? -1 : 1))
   return keeper === undefined || identityOf(keeper) === identityOf(resource)
     ? undefined
     : stalled("PathConflict", `${path} is kept by ${keeper.metadata.namespace}/${keeper.metadata.name}`)
@@ -64,13 +65,28 @@ const claimedPath = (resource: Resource): string | undefined => {
   }
 }
 
-/** Whether another resource keeps the path that this one claims. */
-export const claimConflict = (world: World, resource: Resource): Verdict | undefined => {
+const mirrorSql: Partial<Record<Kind, string>> = {
+  Domain: "select namespace, name from platform.domains where chain = $1 and source = $2 and spec is not null",
+  SchemaDefinition: `select namespace, name from platform.schema_defs s where path = $1 and source = $2 and (serving is not null
+    or state = 'Withdrawing' or exists (select from platform.plans p where p.path = s.path and p.state in ('Waiting', 'Running')))`
+}
+
+/** Of which resource of this source a path is by its mirror row, whatever is wrong with that resource now. */
+const mirroredIdentity = Effect.fnUntraced(function* ({ fence }: World, kind: Kind, path: string) {
+  const sql = mirrorSql[kind]
+  if (sql === undefined) return undefined
+  const { rows } = yield* fence.read((tx) => tx.query(statement(sql, [path, fence.source])))
+  return rows[0] === undefined ? undefined : `${kind}/${rows[0].namespace}/${rows[0].name}`
+})
+
+/** Whether another resource keeps the path that this one claims (fine print 3). */
+export const claimConflict = Effect.fnUntraced(function* (world: World, resource: Resource) {
   const path = claimedPath(resource)
   if (path === undefined) return undefined
   const rivals = (world.resources(resource.kind) as ReadonlyArray<Resource>).filter((one) => claimedPath(one) === path)
-  return pathConflict(world, resource, rivals, path)
-}
+  if (rivals.every((one) => identityOf(one) === identityOf(resource))) return undefined
+  return pathConflict(world, resource, rivals, path, yield* mirroredIdentity(world, resource.kind, path))
+})
 
 /** Why a parent cannot go yet: the first ten of its children. */
 export const hasChildren = (children: ReadonlyArray<Resource>): Verdict | undefined =>

@@ -4,6 +4,7 @@
  */
 import { Data, type Effect } from "effect"
 import type { Resource, ResourceOf } from "../../domain/Resource.ts"
+import type { DatabaseFailure } from "../../postgres/DatabaseFailure.ts"
 import type { Verdict } from "./Conditions.ts"
 import type { ManifestProblem } from "./Manifests.ts"
 import type { World } from "./Reconciler.ts"
@@ -54,7 +55,7 @@ export interface Source {
     identity: string,
     resource: Resource,
     world: World
-  ) => Effect.Effect<Verdict | undefined, SourceFailure>
+  ) => Effect.Effect<Verdict | undefined, SourceFailure | DatabaseFailure>
   /** Told what is known of a resource after each reconciliation. */
   readonly report?: (state: ResourceState) => Effect.Effect<void, SourceFailure>
   readonly delivery?: KeyDelivery | undefined
