@@ -1,7 +1,9 @@
 /**
  * What the operator writes to objects of Velocity's kinds: its finalizer and their status. Neither can bring back what is
- * gone (fine print 26): a finalizer travels as a JSON patch that tests uid and version, a status as a server-side apply
- * with the uid.
+ * gone (fine print 26): a finalizer travels as a JSON patch that tests uid and version; a status as a server-side apply,
+ * which of what is gone is 404. The API server does not compare its uid (measured, against what fine print 26 expects): an
+ * object made anew under a name may get the status of the one before it, until its own reconciliation, which follows,
+ * writes its own.
  */
 import { Effect } from "effect"
 import type { Kind } from "../domain/Resource.ts"
