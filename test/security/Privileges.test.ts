@@ -702,7 +702,8 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
       expect(yield* stateOf(operatorUrl, "none", calls[1] ?? "")).toBe("VL060")
       for (const sql of [
         `select platform.partition_lanes('${month}')`,
-        `select platform.partition_detach('audit_log', '${month}', null)`,
+        `select platform.partition_detach('audit_log', '${month}', now(), '{}', null)`,
+        `select platform.partition_still_free('${month}', 'audit_log', now(), '{}')`,
         `select platform.partition_archive('audit_log', '${month}')`,
         `select platform.event_heads_build('${month}', now())`,
         `select platform.partition_sound('${month}', 'audit_log', now(), now())`,
