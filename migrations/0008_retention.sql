@@ -216,7 +216,8 @@ begin
   if v_month.parent <> 'audit_log' then
     raise exception 'history is not sealed: each event is committed to by an entry of the log' using errcode = 'VL012';
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('velocity/partition', 0));
+  -- a lock of its own: a seal may take a minute, and making months does not wait for it
+  perform pg_advisory_xact_lock(hashtextextended('velocity/seal', 0));
   if exists (select from platform.retirements r where r.name = p_name and r.sealed_at is not null) then
     return false;
   end if;

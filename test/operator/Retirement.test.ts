@@ -96,6 +96,17 @@ const tampering = (database: TestDatabase, table: string, sql: string) =>
     })
   )
 
+/** Until the operator waits for a lock in a call of a function. */
+const waitsFor = (database: TestDatabase, name: string) =>
+  Effect.repeat(
+    query(
+      database.superuserUrl,
+      "select 1 from pg_stat_activity where usename = 'velocity_operator' and wait_event_type = 'Lock' and query like $1 and datname = current_database()",
+      [`%${name}%`]
+    ),
+    { until: (rows) => rows.length > 0 }
+  )
+
 const retire = (name: string, disposition = "drop") =>
   asOperator("select platform.partition_retire($1, $2, null)", [name, disposition])
 
@@ -536,11 +547,7 @@ layer(withDatabase(services), { excludeTestServices: true })("what is said while
         yield* blocker.query("begin")
         yield* blocker.query(lock)
         const retiring = yield* Effect.forkChild(retire(month), { startImmediately: true })
-        const waits = query(
-          database.superuserUrl,
-          "select 1 from pg_stat_activity where usename = 'velocity_operator' and wait_event_type = 'Lock' and query like '%partition_retire%' and datname = current_database()"
-        )
-        yield* Effect.repeat(waits, { until: (rows) => rows.length > 0 })
+        yield* waitsFor(database, "partition_retire")
         yield* said
         yield* blocker.query("rollback")
         return yield* Fiber.join(retiring)
@@ -624,6 +631,41 @@ layer(withDatabase(services), { excludeTestServices: true })("what is said while
       yield* query(database.superuserUrl, "update platform.schema_defs set serving = serving - 'timeMachine'")
       expect(yield* attached(database, "event_log")).toContain(month)
       expect(yield* retire(month)).toBe("done")
+    })
+  )
+})
+
+layer(withDatabase(services), { excludeTestServices: true })("a seal that takes its time", (it) => {
+  it.effect("keeps nobody from making months, and another seal of the month until it is there", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      yield* provisionAtlas(database.operatorUrl, database.org)
+      const chain = `${database.org}/geo/other`
+      yield* makeMonths(database, 3)
+      const seal = yield* sealing
+      yield* writePast(database, chain, { ago: 3, lanes: [1], each: 1 })
+      yield* seal
+      yield* retention(database, 2, null)
+      const month = yield* monthOf(database, "audit_log", 3)
+      const ahead = yield* monthOf(database, "audit_log", -3)
+      yield* query(database.superuserUrl, `drop table platform.${ahead}`)
+      const again = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const first = yield* connect(database.operatorUrl)
+          yield* first.query("begin")
+          const { rows } = yield* first.query("select platform.partition_seal($1) as sealed", [month])
+          expect(rows).toEqual([{ sealed: true }])
+          expect(yield* PartitionManager.sweep).toEqual({ audit_log: 3, event_log: 3 })
+          const second = yield* Effect.forkChild(
+            query(database.operatorUrl, "select platform.partition_seal($1) as sealed", [month]),
+            { startImmediately: true }
+          )
+          yield* waitsFor(database, "partition_seal")
+          yield* first.query("commit")
+          return yield* Fiber.join(second)
+        })
+      )
+      expect(again).toEqual([{ sealed: false }])
     })
   )
 })
@@ -735,11 +777,7 @@ layer(withDatabase(services), { excludeTestServices: true })("a record that is e
         )
         yield* officer.query("select platform.erase_record($1, $2::uuid)", [`${chain}/city/v1`, entity])
         const retiring = yield* Effect.forkChild(retire(month), { startImmediately: true })
-        const waits = query(
-          database.superuserUrl,
-          "select 1 from pg_stat_activity where usename = 'velocity_operator' and wait_event_type = 'Lock' and query like '%partition_retire%' and datname = current_database()"
-        )
-        yield* Effect.repeat(waits, { until: (rows) => rows.length > 0 })
+        yield* waitsFor(database, "partition_retire")
         yield* officer.query("commit")
         expect(yield* Fiber.join(retiring)).toBe("done")
         const kept = yield* query(
