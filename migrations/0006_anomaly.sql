@@ -188,15 +188,32 @@ begin
 end
 $fn$;$ddl$);
 
--- The newest entries of a window that a rule asks about: where they stand and what they are, not what they say. NULL: any.
-select platform.migrate_function($ddl$create or replace function platform.anomaly_entries(p_from timestamp with time zone, p_to timestamp with time zone, p_chain text, p_actor text, p_address text, p_actions text[], p_outcomes text[]) returns TABLE(chain text, lane smallint, seq bigint, id uuid, occurred_at timestamp with time zone, actor text, address text, action text, outcome text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $fn$
+-- The newest entries of a window that a rule asks about: where they stand and what they are, not what they say. p_match says
+-- which, and what it leaves out narrows nothing: chain, actor and address of a group; actions, chains, actors and exceptActors
+-- as patterns of LIKE; outcomes; and spans of time by organisation. All of it is judged before the hundred are taken.
+select platform.migrate_function($ddl$create or replace function platform.anomaly_entries(p_from timestamp with time zone, p_to timestamp with time zone, p_match jsonb) returns TABLE(chain text, lane smallint, seq bigint, id uuid, occurred_at timestamp with time zone) language plpgsql stable security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan as $fn$
+declare
+  v_chain constant text := p_match ->> 'chain';
+  v_actor constant text := p_match ->> 'actor';
+  v_address constant text := p_match ->> 'address';
+  v_actions constant text[] := case when p_match ? 'actions' then array(select jsonb_array_elements_text(p_match -> 'actions')) end;
+  v_outcomes constant text[] := case when p_match ? 'outcomes' then array(select jsonb_array_elements_text(p_match -> 'outcomes')) end;
+  v_chains constant text[] := case when p_match ? 'chains' then array(select jsonb_array_elements_text(p_match -> 'chains')) end;
+  v_actors constant text[] := case when p_match ? 'actors' then array(select jsonb_array_elements_text(p_match -> 'actors')) end;
+  v_except constant text[] := array(select jsonb_array_elements_text(p_match -> 'exceptActors'));
+  v_spans constant jsonb := p_match -> 'spans';
 begin
   return query
-  select a.chain, a.lane, a.seq, a.id, a.occurred_at, a.actor, coalesce(a.payload ->> 'address', ''), a.action, a.outcome
+  select a.chain, a.lane, a.seq, a.id, a.occurred_at
   from platform.audit_log a
-  where a.occurred_at >= p_from and a.occurred_at < p_to and (p_chain is null or a.chain = p_chain)
-    and (p_actor is null or a.actor = p_actor) and (p_address is null or coalesce(a.payload ->> 'address', '') = p_address)
-    and (p_actions is null or a.action = any (p_actions)) and (p_outcomes is null or a.outcome = any (p_outcomes))
+  where a.occurred_at >= p_from and a.occurred_at < p_to and (v_chain is null or a.chain = v_chain)
+    and (v_actor is null or a.actor = v_actor) and (v_address is null or coalesce(a.payload ->> 'address', '') = v_address)
+    and (v_actions is null or a.action like any (v_actions)) and (v_outcomes is null or a.outcome = any (v_outcomes))
+    and (v_chains is null or a.chain like any (v_chains)) and (v_actors is null or a.actor like any (v_actors))
+    and not a.actor like any (v_except)
+    and (v_spans is null or exists (
+      select from jsonb_to_recordset(v_spans) as s(org text, "from" timestamptz, "to" timestamptz)
+      where s.org = split_part(a.chain, '/', 1) and a.occurred_at >= s."from" and a.occurred_at < s."to"))
     and a.action <> 'operator.anomaly'
   order by a.occurred_at desc, a.id desc limit 100;
 end

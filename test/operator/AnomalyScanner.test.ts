@@ -234,6 +234,74 @@ layer(withDatabase(services), { excludeTestServices: true })("the anomaly scanne
     })
   )
 
+  it.effect("explains an alert with each entry that it counted, and with no other, by whatever the rule matches", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      const chain = yield* chainFor("explained")
+      const other = yield* chainFor("noise")
+      const at = hourAgo(3)
+      // each is counted by the first rule and, by one letter, not by the second one
+      const cases = [
+        [{ actions: ["thing.*"] }, { action: "thing.a" }, { action: "things" }],
+        [{ actions: ["a_b*"] }, { action: "a_bc" }, { action: "axbc" }],
+        [{ actions: ["50%"] }, { action: "50%" }, { action: "500" }],
+        [{ actions: ["a\\*"] }, { action: "a\\b" }, { action: "a*b" }],
+        [{ outcomes: ["failed"] }, { outcome: "failed" }, { outcome: "denied" }],
+        [{ actors: ["svc/*"] }, { actor: "svc/one" }, { actor: "svcs/one" }],
+        [{ exceptActors: ["svc/*", "dev/bob"] }, { actor: "dev/bo" }, { actor: "svc/one" }]
+      ] as const
+      const rules = cases.map(([match], index) =>
+        ruleOf({ name: `explained_${index}`, groupBy: ["chain"], match: { chains: [chain], ...match }, threshold: 2 })
+      )
+      for (const [, counted, uncounted] of cases) {
+        yield* wrote(database, [
+          { chain, at, ...counted },
+          { chain, at: at + 1_000, ...uncounted },
+          { chain, at: at + 2_000, ...counted }
+        ])
+      }
+      yield* scanned(rules, hourAgo(2))
+      const alerts = yield* alertsOf(database, chain)
+      expect(alerts.map(({ rule }) => rule)).toEqual(rules.map(({ name }) => name))
+      for (const alert of alerts) {
+        expect([alert.rule, causesOf([alert]).length]).toEqual([alert.rule, Math.min(Number(alert.count), 100)])
+      }
+
+      // more than an alert holds, newer, of the same actor, and elsewhere, at another time of day or not of the rule's
+      const { org } = database
+      yield* query(
+        database.operatorUrl,
+        "insert into platform.resource_status (kind, namespace, name, spec) values ('Organisation', 'velocity-system', $1, $2::text::jsonb)",
+        [org, JSON.stringify({ org, workingHours: { ...hours, days: ["mon"], from: "00:00", to: "00:01" } })]
+      )
+      const untold = yield* chainIn(database, "awake", `${org}y`)
+      const later = at + minutes(2)
+      const crowd = (actor: string, noise: string) =>
+        Array.from({ length: 120 }, (_, index) => ({ chain: noise, actor, at: later + 30_000 + index }))
+      yield* wrote(database, [
+        ...[0, 1, 2].map((second) => ({ chain, actor: "dev/crowd", at: later + second * 1_000 })),
+        ...crowd("dev/crowd", other),
+        { chain, lane: 2, actor: "dev/idle", at: later },
+        ...crowd("dev/idle", untold)
+      ])
+      const crowded = ruleOf({ name: "crowded", groupBy: ["actor"], match: { chains: [chain], actors: ["dev/crowd"] } })
+      const idle = ruleOf({
+        name: "idle",
+        groupBy: ["actor"],
+        match: { actors: ["dev/idle"] },
+        hours: "outside_working_hours",
+        threshold: 1
+      })
+      yield* scanned([crowded, idle], hourAgo(2))
+      const wide = (yield* alertsOf(database, "platform")).filter(({ rule }) => rule === "crowded" || rule === "idle")
+      expect(wide).toMatchObject([
+        { rule: "crowded", count: 3, explanation: [{ chain }, { chain }, { chain }] },
+        { rule: "idle", count: 1, explanation: [{ chain, lane: 2 }] }
+      ])
+      yield* query(database.operatorUrl, "delete from platform.resource_status where name = $1", [org])
+    })
+  )
+
   it.effect("misses no commit that comes late, in another lane", () =>
     Effect.gen(function* () {
       const database = yield* Database

@@ -416,7 +416,7 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
       const scanner = [
         "select * from platform.anomaly_read(now() - interval '1 hour', 10)",
         "select * from platform.anomaly_rewound()",
-        "select * from platform.anomaly_entries(now() - interval '1 hour', now(), null, null, null, null, null)",
+        "select * from platform.anomaly_entries(now() - interval '1 hour', now(), '{}')",
         raise
       ]
       for (const sql of scanner) expect(yield* stateOf(operatorUrl, "none", sql), sql).toBe("done")
