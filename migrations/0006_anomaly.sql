@@ -63,11 +63,12 @@ create table platform.anomaly_alerts (
 )$ddl$);
 select platform.migrate_relation('anomaly_alerts_created', 'create index anomaly_alerts_created on platform.anomaly_alerts (created_at, id)');
 
--- an alert on its way to an endpoint
+-- an alert on its way to an endpoint, since it was told or told anew
 select platform.migrate_relation('anomaly_deliveries', $ddl$
 create table platform.anomaly_deliveries (
   alert_id uuid not null references platform.anomaly_alerts (id),
   endpoint text not null,
+  since timestamptz not null default now(),
   attempts integer not null default 0,
   next_attempt_at timestamptz not null,
   status integer,
@@ -230,24 +231,48 @@ end
 $fn$;$ddl$);
 
 -- Keeps an alert, what is to be delivered of it, and its entry in the chain that it is about; NULL where the hour has one.
+-- What a verification finds is added to the hour's alert, which is told anew under another webhook-id and is open again: a
+-- count that goes on rising is one matter, other damage is another. NULL there too where the alert knows all of it, or is
+-- full: a hundred are for somebody to look.
 -- A chain that takes no entry (its last one is in the future) must not keep the alert back: the platform's takes it.
 select platform.migrate_function($ddl$create or replace function platform.anomaly_raise(p_alert jsonb, p_endpoints text[], p_at timestamp with time zone) returns uuid language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_id uuid;
   v_chain constant text := p_alert ->> 'chain';
-  v_payload constant jsonb := p_alert - '{title,chain,explanation}'::text[];
+  v_payload constant jsonb := p_alert - '{title,chain,source,explanation}'::text[];
+  v_hour constant timestamptz := date_trunc('hour', (p_alert ->> 'at')::timestamptz, 'UTC');
+  v_causes constant jsonb := p_alert -> 'explanation';
+  v_known jsonb;
+  v_new jsonb;
 begin
   insert into platform.anomaly_alerts (rule, title, severity, chain, actor, address, hour, window_from, window_to, count, threshold, explanation, created_at)
   values (p_alert ->> 'rule', p_alert ->> 'title', p_alert ->> 'severity', v_chain, p_alert ->> 'actor', p_alert ->> 'address',
-    date_trunc('hour', (p_alert ->> 'at')::timestamptz, 'UTC'), (p_alert ->> 'window_from')::timestamptz, (p_alert ->> 'window_to')::timestamptz,
-    (p_alert ->> 'counted')::int8, (p_alert ->> 'threshold')::int8, p_alert -> 'explanation', p_at)
+    v_hour, (p_alert ->> 'window_from')::timestamptz, (p_alert ->> 'window_to')::timestamptz,
+    (p_alert ->> 'counted')::int8, (p_alert ->> 'threshold')::int8, v_causes, p_at)
   on conflict (rule, chain, actor, address, hour) do nothing
   returning id into v_id;
   if v_id is null then
-    return null;
+    if p_alert ->> 'source' is distinct from 'verification' then
+      return null;
+    end if;
+    select a.id, a.explanation into strict v_id, v_known from platform.anomaly_alerts a
+      where a.rule = p_alert ->> 'rule' and a.chain = v_chain and a.actor = p_alert ->> 'actor' and a.address = p_alert ->> 'address' and a.hour = v_hour
+      for update;
+    v_new := (select jsonb_agg(c.cause order by c.place) from jsonb_array_elements(v_causes) with ordinality as c(cause, place)
+              where not v_known @> jsonb_build_array(c.cause));
+    if v_new is null or jsonb_array_length(v_known) >= 100 then
+      return null;
+    end if;
+    update platform.anomaly_alerts a set webhook_id = default, acknowledged_by = null, acknowledged_at = null, comment = null,
+      window_from = least(a.window_from, (p_alert ->> 'window_from')::timestamptz), window_to = greatest(a.window_to, (p_alert ->> 'window_to')::timestamptz),
+      count = a.count + (p_alert ->> 'counted')::int8 - jsonb_array_length(v_causes) + jsonb_array_length(v_new),
+      explanation = jsonb_path_query_array(v_known || v_new, '$[0 to 99]')
+    where a.id = v_id;
   end if;
-  insert into platform.anomaly_deliveries (alert_id, endpoint, next_attempt_at)
-  select v_id, e.endpoint, p_at from unnest(p_endpoints) as e(endpoint);
+  insert into platform.anomaly_deliveries (alert_id, endpoint, since, next_attempt_at)
+  select v_id, e.endpoint, p_at, p_at from unnest(p_endpoints) as e(endpoint)
+  on conflict (alert_id, endpoint) do update set since = excluded.since, next_attempt_at = excluded.next_attempt_at, attempts = 0,
+    status = null, error = null, delivered_at = null, given_up_at = null;
   begin
     perform platform.audit_insert(v_chain, 'operator/anomaly', 'operator.anomaly', 'ok', null, v_id, v_payload, null, null, null, null);
   exception when sqlstate 'VL003' or sqlstate 'VL004' then
@@ -319,7 +344,7 @@ select platform.migrate_comment('function', name, what) from (values
   ('anomaly_read', 'Moves the scanner''s cursors over new entries and answers what they add up to by actor, address, action, outcome and minute: the operator may not read the log itself.'),
   ('anomaly_rewound', 'Lanes that no longer hold the entry that was read last: tail_missing, or rewritten. Sets their cursors to what is there.'),
   ('anomaly_entries', 'Where at most 100 entries of a window stand, the newest: what an alert explains itself with. No payload, reason or ticket.'),
-  ('anomaly_raise', 'Keeps an alert with its deliveries and its audit entry; NULL where its hour has one already.'),
+  ('anomaly_raise', 'Keeps an alert with its deliveries and its audit entry; NULL where its hour has one already. What a verification finds later is added to that one, which is told anew.'),
   ('anomaly_acknowledge', 'Says that somebody has seen an alert, with its audit entry: true the first time, false afterwards, NULL for no alert.'),
   ('working_hours', 'The working hours of each organisation, from the last good manifest.')
 ) as t(name, what);

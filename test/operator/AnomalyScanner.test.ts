@@ -591,6 +591,130 @@ layer(withDatabase(services), { excludeTestServices: true })("the anomaly scanne
       ])
     })
   )
+
+  it.effect(
+    "adds to the hour's alert what it finds later, tells it anew and opens it again, and the same not twice",
+    () =>
+      Effect.gen(function* () {
+        const database = yield* Database
+        const rule = one("chain_broken")
+        const chain = yield* chainFor("twice")
+        const at = hourAgo(2)
+        const now = hourAgo(1)
+        yield* wrote(
+          database,
+          [5, 6].flatMap((lane) => [0, 1, 2].map((second) => ({ chain, lane, at: at + second * 1_000 })))
+        )
+        yield* scanned([rule], now)
+        const attack = (sql: string) =>
+          query(
+            database.superuserUrl,
+            `do $$ begin alter table platform.audit_log disable trigger all; ${sql};
+             alter table platform.audit_log enable always trigger refuse_row; end $$`
+          )
+        // as the hourly verification asks for what it found to be told
+        const verifyAgain = query(
+          database.operatorUrl,
+          "update platform.anomaly_scanner set unverified_from = $1::timestamptz, unverified_to = $1::timestamptz",
+          [new Date(at + 1_000).toISOString()]
+        )
+        yield* attack(`update platform.audit_log set actor = 'dev/x' where chain = '${chain}' and lane = 5 and seq = 2`)
+        yield* verifyAgain
+        const [first] = (yield* scanned([rule], now)).alerts
+        const told = Effect.map(
+          query(
+            database.operatorUrl,
+            `select a.webhook_id, a.acknowledged_by, d.attempts, d.delivered_at is not null as delivered, d.since
+           from platform.anomaly_alerts a join platform.anomaly_deliveries d on d.alert_id = a.id where a.id = $1::uuid`,
+            [first]
+          ),
+          ([row]) => row
+        )
+        const before = yield* told
+        yield* query(
+          database.operatorUrl,
+          "update platform.anomaly_deliveries set attempts = 1, delivered_at = now() where alert_id = $1::uuid",
+          [first]
+        )
+        yield* query(
+          database.superuserUrl,
+          "update platform.anomaly_alerts set acknowledged_by = 'ops/eve', acknowledged_at = now() where id = $1::uuid",
+          [first]
+        )
+        // the same again says nothing new
+        yield* verifyAgain
+        expect((yield* scanned([rule], now)).alerts).toEqual([])
+        expect(yield* told).toMatchObject({ delivered: true, acknowledged_by: "ops/eve" })
+
+        yield* attack(`delete from platform.audit_log where chain = '${chain}' and lane = 6 and seq = 3`)
+        const later = now + minutes(9)
+        expect((yield* scanned([rule], later)).alerts).toEqual([first])
+        expect(yield* alertsOf(database, chain)).toMatchObject([
+          {
+            id: first,
+            count: 2,
+            explanation: [
+              { lane: 5, seq: "2", problem: "hash_mismatch" },
+              { lane: 6, seq: "3", problem: "tail_missing" }
+            ]
+          }
+        ])
+        const after = yield* told
+        expect(after).toMatchObject({ attempts: 0, delivered: false, acknowledged_by: null, since: new Date(later) })
+        expect(after?.webhook_id).not.toBe(before?.webhook_id)
+        const entries = yield* query(
+          database.superuserUrl,
+          "select entity_id::text as id, payload ->> 'counted' as counted from platform.audit_log where chain = $1 and action = 'operator.anomaly'",
+          [chain]
+        )
+        expect(entries).toEqual([
+          { id: first, counted: "1" },
+          { id: first, counted: "1" }
+        ])
+        expect((yield* scanned([rule], later)).alerts).toEqual([])
+      })
+  )
+
+  it.effect("fills an alert with a hundred entries, and leaves the rest to whoever looks", () =>
+    Effect.gen(function* () {
+      const { operatorUrl, ...database } = yield* Database
+      const chain = yield* chainIn({ operatorUrl, ...database }, "full")
+      const causes = (from: number, count: number) =>
+        Array.from({ length: count }, (_, index) => ({ chain, lane: 0, seq: String(from + index), problem: "seq_gap" }))
+      const raise = (explanation: ReadonlyArray<unknown>, counted = explanation.length) =>
+        Effect.map(
+          query(operatorUrl, "select platform.anomaly_raise($1::text::jsonb, '{}', now())::text as id", [
+            JSON.stringify({
+              rule: "r",
+              title: "t",
+              severity: "critical",
+              source: "verification",
+              chain,
+              actor: "",
+              address: "",
+              at: "2026-01-01T00:00:00Z",
+              window_from: "2026-01-01T00:00:00Z",
+              window_to: "2026-01-01T00:01:00Z",
+              counted,
+              threshold: 1,
+              explanation
+            })
+          ]),
+          ([row]) => row?.id
+        )
+      const state = Effect.map(alertsOf({ operatorUrl, ...database }, chain), (alerts) => [
+        Number(alerts[0]?.count),
+        causesOf(alerts).length
+      ])
+      const id = yield* raise(causes(1, 60))
+      expect(yield* raise(causes(31, 60))).toBe(id)
+      expect(yield* state).toEqual([90, 90])
+      expect(yield* raise(causes(91, 100), 500)).toBe(id)
+      expect(yield* state).toEqual([590, 100])
+      expect(yield* raise(causes(1_000, 10))).toBe(null)
+      expect(yield* state).toEqual([590, 100])
+    })
+  )
 })
 
 plain.effect("scans from a minute after the start, and every minute, whatever happened to the one before", () =>
