@@ -9,6 +9,7 @@ import { expect } from "vitest"
 import { builtinRules } from "../../src/domain/AnomalyRule.ts"
 import * as AnomalyScanner from "../../src/operator/anomaly/AnomalyScanner.ts"
 import type { Endpoint } from "../../src/operator/anomaly/AnomalySettings.ts"
+import { verify } from "../../src/operator/anomaly/AnomalyVerification.ts"
 import { Fence, Superseded } from "../../src/operator/state/Fence.ts"
 import { type DatabaseFailure, failure } from "../../src/postgres/DatabaseFailure.ts"
 import { OperatorSql, type Tx } from "../../src/postgres/OperatorSql.ts"
@@ -673,6 +674,38 @@ layer(withDatabase(services), { excludeTestServices: true })("the anomaly scanne
         ])
         expect((yield* scanned([rule], later)).alerts).toEqual([])
       })
+  )
+
+  it.effect("verifies what it read by so many entries at a time, however many a minute has", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      const fence = yield* Fence
+      const rule = one("chain_broken")
+      const chain = yield* chainFor("sliced")
+      const at = hourAgo(2)
+      yield* scanned([rule])
+      // several of one moment too
+      yield* wrote(
+        database,
+        [0, 0, 0, 1, 2, 3, 4].map((millis, lane) => ({ chain, lane, at: at + minutes(30) + millis }))
+      )
+      yield* query(
+        database.superuserUrl,
+        `do $$ begin alter table platform.audit_log disable trigger all;
+           update platform.audit_log set actor = 'dev/x' where chain = '${chain}' and lane in (1, 6);
+           alter table platform.audit_log enable always trigger refuse_row; end $$`
+      )
+      yield* query(
+        database.operatorUrl,
+        "update platform.anomaly_scanner set unverified_from = $1::timestamptz, unverified_to = $2::timestamptz",
+        [new Date(at + minutes(30)).toISOString(), new Date(at + minutes(30) + 4).toISOString()]
+      )
+      const slice = fence.transaction((tx) => verify(tx, { rules: [rule], endpoints: [], now: hourAgo(1) }, 2))
+      let slices = 0
+      while ((yield* slice) !== undefined) slices += 1
+      expect(slices).toBe(3)
+      expect(yield* alertsOf(database, chain)).toMatchObject([{ count: 2, explanation: [{ lane: 1 }, { lane: 6 }] }])
+    })
   )
 
   it.effect("fills an alert with a hundred entries, and leaves the rest to whoever looks", () =>
