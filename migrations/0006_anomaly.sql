@@ -63,11 +63,12 @@ create table platform.anomaly_alerts (
 )$ddl$);
 select platform.migrate_relation('anomaly_alerts_created', 'create index anomaly_alerts_created on platform.anomaly_alerts (created_at, id)');
 
--- an alert on its way to an endpoint
+-- an alert on its way to an endpoint, since it was told or told anew
 select platform.migrate_relation('anomaly_deliveries', $ddl$
 create table platform.anomaly_deliveries (
   alert_id uuid not null references platform.anomaly_alerts (id),
   endpoint text not null,
+  since timestamptz not null default now(),
   attempts integer not null default 0,
   next_attempt_at timestamptz not null,
   status integer,
@@ -188,15 +189,32 @@ begin
 end
 $fn$;$ddl$);
 
--- The newest entries of a window that a rule asks about: where they stand and what they are, not what they say. NULL: any.
-select platform.migrate_function($ddl$create or replace function platform.anomaly_entries(p_from timestamp with time zone, p_to timestamp with time zone, p_chain text, p_actor text, p_address text, p_actions text[], p_outcomes text[]) returns TABLE(chain text, lane smallint, seq bigint, id uuid, occurred_at timestamp with time zone, actor text, address text, action text, outcome text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $fn$
+-- The newest entries of a window that a rule asks about: where they stand and what they are, not what they say. p_match says
+-- which, and what it leaves out narrows nothing: chain, actor and address of a group; actions, chains, actors and exceptActors
+-- as patterns of LIKE; outcomes; and spans of time by organisation. All of it is judged before the hundred are taken.
+select platform.migrate_function($ddl$create or replace function platform.anomaly_entries(p_from timestamp with time zone, p_to timestamp with time zone, p_match jsonb) returns TABLE(chain text, lane smallint, seq bigint, id uuid, occurred_at timestamp with time zone) language plpgsql stable security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan as $fn$
+declare
+  v_chain constant text := p_match ->> 'chain';
+  v_actor constant text := p_match ->> 'actor';
+  v_address constant text := p_match ->> 'address';
+  v_actions constant text[] := case when p_match ? 'actions' then array(select jsonb_array_elements_text(p_match -> 'actions')) end;
+  v_outcomes constant text[] := case when p_match ? 'outcomes' then array(select jsonb_array_elements_text(p_match -> 'outcomes')) end;
+  v_chains constant text[] := case when p_match ? 'chains' then array(select jsonb_array_elements_text(p_match -> 'chains')) end;
+  v_actors constant text[] := case when p_match ? 'actors' then array(select jsonb_array_elements_text(p_match -> 'actors')) end;
+  v_except constant text[] := array(select jsonb_array_elements_text(p_match -> 'exceptActors'));
+  v_spans constant jsonb := p_match -> 'spans';
 begin
   return query
-  select a.chain, a.lane, a.seq, a.id, a.occurred_at, a.actor, coalesce(a.payload ->> 'address', ''), a.action, a.outcome
+  select a.chain, a.lane, a.seq, a.id, a.occurred_at
   from platform.audit_log a
-  where a.occurred_at >= p_from and a.occurred_at < p_to and (p_chain is null or a.chain = p_chain)
-    and (p_actor is null or a.actor = p_actor) and (p_address is null or coalesce(a.payload ->> 'address', '') = p_address)
-    and (p_actions is null or a.action = any (p_actions)) and (p_outcomes is null or a.outcome = any (p_outcomes))
+  where a.occurred_at >= p_from and a.occurred_at < p_to and (v_chain is null or a.chain = v_chain)
+    and (v_actor is null or a.actor = v_actor) and (v_address is null or coalesce(a.payload ->> 'address', '') = v_address)
+    and (v_actions is null or a.action like any (v_actions)) and (v_outcomes is null or a.outcome = any (v_outcomes))
+    and (v_chains is null or a.chain like any (v_chains)) and (v_actors is null or a.actor like any (v_actors))
+    and not a.actor like any (v_except)
+    and (v_spans is null or exists (
+      select from jsonb_to_recordset(v_spans) as s(org text, "from" timestamptz, "to" timestamptz)
+      where s.org = split_part(a.chain, '/', 1) and a.occurred_at >= s."from" and a.occurred_at < s."to"))
     and a.action <> 'operator.anomaly'
   order by a.occurred_at desc, a.id desc limit 100;
 end
@@ -213,24 +231,48 @@ end
 $fn$;$ddl$);
 
 -- Keeps an alert, what is to be delivered of it, and its entry in the chain that it is about; NULL where the hour has one.
+-- What a verification finds is added to the hour's alert, which is told anew under another webhook-id and is open again: a
+-- count that goes on rising is one matter, other damage is another. NULL there too where the alert knows all of it, or is
+-- full: a hundred are for somebody to look.
 -- A chain that takes no entry (its last one is in the future) must not keep the alert back: the platform's takes it.
 select platform.migrate_function($ddl$create or replace function platform.anomaly_raise(p_alert jsonb, p_endpoints text[], p_at timestamp with time zone) returns uuid language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_id uuid;
   v_chain constant text := p_alert ->> 'chain';
-  v_payload constant jsonb := p_alert - '{title,chain,explanation}'::text[];
+  v_payload constant jsonb := p_alert - '{title,chain,source,explanation}'::text[];
+  v_hour constant timestamptz := date_trunc('hour', (p_alert ->> 'at')::timestamptz, 'UTC');
+  v_causes constant jsonb := p_alert -> 'explanation';
+  v_known jsonb;
+  v_new jsonb;
 begin
   insert into platform.anomaly_alerts (rule, title, severity, chain, actor, address, hour, window_from, window_to, count, threshold, explanation, created_at)
   values (p_alert ->> 'rule', p_alert ->> 'title', p_alert ->> 'severity', v_chain, p_alert ->> 'actor', p_alert ->> 'address',
-    date_trunc('hour', (p_alert ->> 'at')::timestamptz, 'UTC'), (p_alert ->> 'window_from')::timestamptz, (p_alert ->> 'window_to')::timestamptz,
-    (p_alert ->> 'counted')::int8, (p_alert ->> 'threshold')::int8, p_alert -> 'explanation', p_at)
+    v_hour, (p_alert ->> 'window_from')::timestamptz, (p_alert ->> 'window_to')::timestamptz,
+    (p_alert ->> 'counted')::int8, (p_alert ->> 'threshold')::int8, v_causes, p_at)
   on conflict (rule, chain, actor, address, hour) do nothing
   returning id into v_id;
   if v_id is null then
-    return null;
+    if p_alert ->> 'source' is distinct from 'verification' then
+      return null;
+    end if;
+    select a.id, a.explanation into strict v_id, v_known from platform.anomaly_alerts a
+      where a.rule = p_alert ->> 'rule' and a.chain = v_chain and a.actor = p_alert ->> 'actor' and a.address = p_alert ->> 'address' and a.hour = v_hour
+      for update;
+    v_new := (select jsonb_agg(c.cause order by c.place) from jsonb_array_elements(v_causes) with ordinality as c(cause, place)
+              where not v_known @> jsonb_build_array(c.cause));
+    if v_new is null or jsonb_array_length(v_known) >= 100 then
+      return null;
+    end if;
+    update platform.anomaly_alerts a set webhook_id = default, acknowledged_by = null, acknowledged_at = null, comment = null,
+      window_from = least(a.window_from, (p_alert ->> 'window_from')::timestamptz), window_to = greatest(a.window_to, (p_alert ->> 'window_to')::timestamptz),
+      count = a.count + (p_alert ->> 'counted')::int8 - jsonb_array_length(v_causes) + jsonb_array_length(v_new),
+      explanation = jsonb_path_query_array(v_known || v_new, '$[0 to 99]')
+    where a.id = v_id;
   end if;
-  insert into platform.anomaly_deliveries (alert_id, endpoint, next_attempt_at)
-  select v_id, e.endpoint, p_at from unnest(p_endpoints) as e(endpoint);
+  insert into platform.anomaly_deliveries (alert_id, endpoint, since, next_attempt_at)
+  select v_id, e.endpoint, p_at, p_at from unnest(p_endpoints) as e(endpoint)
+  on conflict (alert_id, endpoint) do update set since = excluded.since, next_attempt_at = excluded.next_attempt_at, attempts = 0,
+    status = null, error = null, delivered_at = null, given_up_at = null;
   begin
     perform platform.audit_insert(v_chain, 'operator/anomaly', 'operator.anomaly', 'ok', null, v_id, v_payload, null, null, null, null);
   exception when sqlstate 'VL003' or sqlstate 'VL004' then
@@ -302,7 +344,7 @@ select platform.migrate_comment('function', name, what) from (values
   ('anomaly_read', 'Moves the scanner''s cursors over new entries and answers what they add up to by actor, address, action, outcome and minute: the operator may not read the log itself.'),
   ('anomaly_rewound', 'Lanes that no longer hold the entry that was read last: tail_missing, or rewritten. Sets their cursors to what is there.'),
   ('anomaly_entries', 'Where at most 100 entries of a window stand, the newest: what an alert explains itself with. No payload, reason or ticket.'),
-  ('anomaly_raise', 'Keeps an alert with its deliveries and its audit entry; NULL where its hour has one already.'),
+  ('anomaly_raise', 'Keeps an alert with its deliveries and its audit entry; NULL where its hour has one already. What a verification finds later is added to that one, which is told anew.'),
   ('anomaly_acknowledge', 'Says that somebody has seen an alert, with its audit entry: true the first time, false afterwards, NULL for no alert.'),
   ('working_hours', 'The working hours of each organisation, from the last good manifest.')
 ) as t(name, what);

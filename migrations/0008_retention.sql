@@ -216,7 +216,8 @@ begin
   if v_month.parent <> 'audit_log' then
     raise exception 'history is not sealed: each event is committed to by an entry of the log' using errcode = 'VL012';
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('velocity/partition', 0));
+  -- a lock of its own: a seal may take a minute, and making months does not wait for it
+  perform pg_advisory_xact_lock(hashtextextended('velocity/seal', 0));
   if exists (select from platform.retirements r where r.name = p_name and r.sealed_at is not null) then
     return false;
   end if;
@@ -360,9 +361,33 @@ begin
 end
 $fn$;$ddl$);
 
--- Detaches a month. Readers and writers wait behind us for a third of a second at most; then we let them go on and come
--- again, five times, and leave the rest to the schedule (55P03). The term is held from here on only.
-select platform.migrate_function($ddl$create or replace function platform.partition_detach(p_parent text, p_name text, p_epoch bigint) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = 300 as $fn$
+-- Judges a month for the last time, in the transaction that has detached it: nothing may have been said since it was judged
+-- that keeps it. What keeps months cannot change from here on until that transaction ends; somebody who is changing it now
+-- has to be let through first (55P03), since his entry waits for the log that we hold. p_holds are the holds that were
+-- there when the month was judged. A newer one keeps it whatever chain it is on: to look for that in the month would take
+-- time that readers and writers do not have.
+select platform.migrate_function($ddl$create or replace function platform.partition_still_free(p_name text, p_parent text, p_to timestamp with time zone, p_holds uuid[]) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+declare
+  h record;
+begin
+  lock table platform.retention, platform.legal_holds in share mode nowait;
+  if p_parent = 'event_log' then
+    lock table platform.schema_defs in share mode nowait;
+  end if;
+  if not platform.partition_due(p_parent, p_to) then
+    raise exception '% is not past what is kept of % any more', p_name, p_parent using errcode = 'VL060';
+  end if;
+  select l.chain, l.reason into h from platform.legal_holds l where l.lifted_at is null and l.id <> all (p_holds) order by l.placed_at limit 1;
+  if found then
+    raise exception '% was about to go when % was held, and is judged anew: %', p_name, h.chain, h.reason using errcode = 'VL062';
+  end if;
+end
+$fn$;$ddl$);
+
+-- Detaches a month, if it may still go (partition_still_free). Readers and writers wait behind us for a third of a second at
+-- most; then we let them go on and come again, five times, and leave the rest to the schedule (55P03). The term is held from
+-- here on only.
+select platform.migrate_function($ddl$create or replace function platform.partition_detach(p_parent text, p_name text, p_to timestamp with time zone, p_holds uuid[], p_epoch bigint) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = 300 as $fn$
 begin
   for i in 1 .. 5 loop
     begin
@@ -370,6 +395,7 @@ begin
         perform platform.term_check(p_epoch);
       end if;
       execute format('alter table platform.%I detach partition platform.%I', p_parent, p_name);
+      perform platform.partition_still_free(p_name, p_parent, p_to, p_holds);
       return;
     exception when lock_not_available then
       if i = 5 then
@@ -416,18 +442,22 @@ begin
 end
 $fn$;$ddl$);
 
--- Ends a month: detached, and dropped or kept. Judges everything for itself, before any lock is taken; p_epoch is the term
--- that must be in force when it is done (NULL: the transaction holds its term). Raises VL060 to VL066 for what stands in
--- the way, 55P03 where the lock did not come.
+-- Ends a month: detached, and dropped or kept. Judges everything for itself, before any lock is taken, and what people may
+-- have said meanwhile (a hold, a longer retention) again once it is detached; p_epoch is the term that must be in force when
+-- it is done (NULL: the transaction holds its term). Raises VL060 to VL066 for what stands in the way, 55P03 where the lock
+-- did not come.
 select platform.migrate_function($ddl$create or replace function platform.partition_retire(p_name text, p_disposition text, p_epoch bigint) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_month record;
   v_heads text;
   v_done platform.retirements;
+  v_holds uuid[];
 begin
   if p_disposition is null or p_disposition not in ('drop', 'keep', 'export') then
     raise exception '% is not drop, keep or export', p_disposition using errcode = 'VL012';
   end if;
+  -- before they are judged: one that comes between is none of these
+  v_holds := array(select l.id from platform.legal_holds l where l.lifted_at is null);
   select * into v_month from platform.partition_free(p_name);
   perform platform.partition_sound(p_name, v_month.parent, v_month."from", v_month."to");
   select * into v_done from platform.retirements r where r.name = p_name;
@@ -440,7 +470,7 @@ begin
     v_heads := platform.event_heads_build(p_name, v_month."to");
   end if;
 
-  perform platform.partition_detach(v_month.parent, p_name, p_epoch);
+  perform platform.partition_detach(v_month.parent, p_name, v_month."to", v_holds, p_epoch);
   if v_month.parent = 'audit_log' then
     insert into platform.audit_heads (chain, lane, seq, occurred_at, hash)
     select s.chain, s.lane, s.last_seq, s.last_at, s.last_hash from platform.audit_seals s where s.partition = p_name
@@ -559,7 +589,7 @@ from unnest(array['partitions_due', 'partition_seal', 'partition_export', 'parti
                   'retention_set', 'hold_place', 'hold_lift']) as t(name);
 select platform.migrate_grants('function', name, '')
 from unnest(array['partition_due', 'partition_free', 'partition_lanes', 'lane_in_tree', 'seal_digest', 'partition_sound',
-                  'partition_detach', 'event_heads_build', 'partition_archive']) as t(name);
+                  'partition_still_free', 'partition_detach', 'event_heads_build', 'partition_archive']) as t(name);
 select platform.migrate_grants('function', 'audit_verify_slice', 'velocity_auditor=execute; velocity_operator=execute');
 
 -- months that are kept stay guarded as partition_archive left them
@@ -611,7 +641,8 @@ select platform.migrate_comment('function', name, what) from (values
   ('partition_export', 'A page of a month that may go, a row a line.'),
   ('partition_exported', 'Puts the manifest of a month''s export on record, after comparing it with the month and its seals (VL066).'),
   ('partition_sound', 'Judges a month that is to go: VL063 not sealed, VL064 not as it was written, VL065 not covered by a checkpoint.'),
-  ('partition_detach', 'Detaches a month, with a short lock_timeout and five tries.'),
+  ('partition_still_free', 'Judges a detached month for the last time: VL060 or VL062 where retention or a hold was changed since it was judged, 55P03 where one is being changed.'),
+  ('partition_detach', 'Detaches a month that may still go (partition_still_free), with a short lock_timeout and five tries.'),
   ('event_heads_build', 'The last events of records that nobody touched since, for the partition that keeps them.'),
   ('partition_archive', 'Moves a detached month to schema platform_archive, guarded as it was.'),
   ('partition_retire', 'Ends a month: detached, and dropped or kept, after judging everything for itself (VL060 to VL066).'),

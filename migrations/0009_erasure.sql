@@ -32,6 +32,14 @@ create table platform.erased_tables (
   primary key (pg_schema, pg_table)
 )$ddl$);
 
+select platform.migrate_function($ddl$create or replace function platform.refuse_held(p_chain text) returns void language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $fn$
+begin
+  if exists (select from platform.legal_holds h where h.chain = p_chain and h.lifted_at is null) then
+    raise exception 'the records of % are held', p_chain using errcode = 'VL083';
+  end if;
+end
+$fn$;$ddl$);
+
 -- Removes a record's contents: its row, the state, salt and changed fields of each of its events, and the answers kept for
 -- idempotency keys that name it. Events, hashes and entries stay. The row first: once it is gone no other transaction can
 -- add an event, and whoever was changing it has ended.
@@ -50,7 +58,6 @@ declare
   v_versions int4;
   v_answers int4;
   v_entry uuid;
-  v_held boolean := false;
   v_count int4;
   t record;
 begin
@@ -69,12 +76,7 @@ begin
   if v_def.ticketed and coalesce(btrim(v_ticket), '') = '' then
     raise exception 'erasing a record of % demands a ticket', p_path using errcode = 'VL081';
   end if;
-  if exists (select from pg_class where relnamespace = 'platform'::regnamespace and relname = 'legal_holds') then
-    execute 'select exists (select from platform.legal_holds h where h.chain = $1 and h.lifted_at is null)' into v_held using v_def.chain;
-  end if;
-  if v_held then
-    raise exception 'the records of % are held', v_def.chain using errcode = 'VL083';
-  end if;
+  perform platform.refuse_held(v_def.chain);
   perform pg_advisory_xact_lock_shared(hashtextextended('velocity/history', 0));
   select c.oid into v_table from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where n.nspname = v_def.pg_schema and c.relname = v_def.pg_table;
@@ -109,6 +111,9 @@ begin
     or (k.path = any (v_def.calls) and k.result ? 'created'
         and p_entity between (k.result #>> '{ids,0}')::uuid and (k.result #>> '{ids,1}')::uuid));
   get diagnostics v_answers = row_count;
+  -- everything that was waited for has come: a hold that came meanwhile undoes it all, and one that comes now waits for us
+  lock table platform.legal_holds in share mode;
+  perform platform.refuse_held(v_def.chain);
   if v_rows > 0 then
     insert into platform.erased_tables as t (pg_schema, pg_table, erased_at) values (v_def.pg_schema, v_def.pg_table, clock_timestamp())
     on conflict (pg_schema, pg_table) do update set erased_at = excluded.erased_at;
@@ -120,12 +125,14 @@ end
 $fn$;$ddl$);
 
 select platform.migrate_grants('table', 'erased_tables', 'velocity_operator=select,delete');
+select platform.migrate_grants('function', 'refuse_held', '');
 select platform.migrate_grants('function', 'erase_record', 'velocity_privacy=execute');
 
 select platform.migrate_comment('table', name, what) from (values
   ('erased_tables', 'Tables from which a record was erased and whose statistics the operator has still to gather anew.')
 ) as t(name, what);
 select platform.migrate_comment('function', name, what) from (values
+  ('refuse_held', 'Raises VL083 where a legal hold keeps the records of a chain.'),
   ('erase_record', 'Removes the contents of one record (row, history, kept answers) and leaves the entry of it, in one transaction; VL080 nothing there, VL081 a ticket is demanded, VL082 the table is not provisioned for it, VL083 a legal hold keeps it.')
 ) as t(name, what);
 

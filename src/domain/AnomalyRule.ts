@@ -9,7 +9,7 @@ import { Effect, Schema } from "effect"
 import { type Fault, fault } from "./Fault.ts"
 import { decodeStrictly } from "./Resource.ts"
 import { sha256Hex } from "./Sha256.ts"
-import { isWorking, type WorkingHours } from "./WorkingHours.ts"
+import { idleSpans, isWorking, type WorkingHours } from "./WorkingHours.ts"
 
 export const minuteMillis = 60_000
 export const hourMillis = 60 * minuteMillis
@@ -32,7 +32,7 @@ const Window = Schema.String.check(
   })
 )
 
-/** Which entries count; what is left out narrows nothing. Chains and actors may end in `*`. */
+/** Which entries count; what is left out narrows nothing. Actions, chains and actors may end in `*`. */
 const Match = Schema.Struct({
   actions: Schema.optionalKey(listOf(text(64))),
   outcomes: Schema.optionalKey(listOf(Schema.Literals(["ok", "denied", "failed", "dry_run", "unknown"]))),
@@ -121,11 +121,19 @@ export const ruleKey = (rule: AnomalyRule): string => `${rule.name}@${sha256Hex(
 const fits = (pattern: string, value: string): boolean =>
   pattern.endsWith("*") ? value.startsWith(pattern.slice(0, -1)) : value === pattern
 
+/** The same pattern as LIKE has it. */
+const likeOf = (pattern: string): string => {
+  const text = pattern.endsWith("*") ? pattern.slice(0, -1) : pattern
+  return `${text.replace(/[\\%_]/gu, "\\$&")}${text === pattern ? "" : "%"}`
+}
+
 const among = (patterns: ReadonlyArray<string> | undefined, value: string): boolean =>
   patterns === undefined || patterns.some((pattern) => fits(pattern, value))
 
 /** Working hours, by organisation. */
 export type Hours = ReadonlyMap<string, WorkingHours>
+
+const orgOf = (chain: string): string => chain.split("/", 1)[0] ?? ""
 
 /** Whether a rule counts an entry. */
 export const matches = (
@@ -138,8 +146,45 @@ export const matches = (
   if (!among(match.chains, entry.chain) || !among(match.actors, entry.actor)) return false
   if (match.exceptActors?.some((pattern) => fits(pattern, entry.actor)) === true) return false
   if (hours === undefined) return true
-  const told = working.get(entry.chain.split("/", 1)[0] ?? "")
+  const told = working.get(orgOf(entry.chain))
   return told !== undefined && !isWorking(told, entry.minute)
+}
+
+/**
+ * What `matches` judges of the entries in a window, as `platform.anomaly_entries` is asked for them; of a crossing's group
+ * only what the rule groups by.
+ */
+export const matchOf = (
+  { groupBy, hours, match }: AnomalyRule,
+  { actor, address, chain }: Group,
+  { from, to }: { readonly from: number; readonly to: number },
+  working: Hours
+): Readonly<Record<string, unknown>> => {
+  const { actions, actors, chains, exceptActors, outcomes } = match
+  const org = chain === "" ? undefined : orgOf(chain)
+  return {
+    ...(groupBy.includes("chain") ? { chain } : {}),
+    ...(groupBy.includes("actor") ? { actor } : {}),
+    ...(groupBy.includes("address") ? { address } : {}),
+    ...(actions === undefined ? {} : { actions: actions.map(likeOf) }),
+    ...(outcomes === undefined ? {} : { outcomes }),
+    ...(chains === undefined ? {} : { chains: chains.map(likeOf) }),
+    ...(actors === undefined ? {} : { actors: actors.map(likeOf) }),
+    ...(exceptActors === undefined ? {} : { exceptActors: exceptActors.map(likeOf) }),
+    ...(hours === undefined
+      ? {}
+      : {
+          spans: [...working]
+            .filter(([told]) => org === undefined || told === org)
+            .flatMap(([told, one]) =>
+              idleSpans(one, from, to).map((span) => ({
+                org: told,
+                from: new Date(span.from).toISOString(),
+                to: new Date(span.to).toISOString()
+              }))
+            )
+        })
+  }
 }
 
 /** For whom a rule counts a fact. */

@@ -83,3 +83,23 @@ export const isWorking = ({ days, from, timeZone, to }: WorkingHours, millis: nu
   if (from < to) return days.includes(day) && time >= from && time < to
   return (days.includes(day) && time >= from) || (days.includes(dayBefore(day)) && time < to)
 }
+
+/** A stretch of time in milliseconds since 1970; `to` is no part of it. */
+export interface Span {
+  readonly from: number
+  readonly to: number
+}
+
+const minuteMillis = 60_000
+
+/** When within whole minutes an organisation does not work: what `isWorking` says of each, put together. */
+export const idleSpans = (hours: WorkingHours, from: number, to: number): ReadonlyArray<Span> => {
+  const spans: Array<{ readonly from: number; to: number }> = []
+  for (let minute = from; minute < to; minute += minuteMillis) {
+    if (isWorking(hours, minute)) continue
+    const last = spans.at(-1)
+    if (last?.to === minute) last.to = minute + minuteMillis
+    else spans.push({ from: minute, to: minute + minuteMillis })
+  }
+  return spans
+}

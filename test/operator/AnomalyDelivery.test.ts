@@ -103,6 +103,42 @@ layer(withDatabase(services), { excludeTestServices: true })("delivery of alerts
     })
   )
 
+  it.effect("tells again what was told anew while it was on its way, and not that it was taken", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      const { received, url } = yield* receiver({ status: 204 }, { status: 204 })
+      const endpoint = endpointAt(url)
+      const { id } = yield* raised([endpoint], start)
+      const real = yield* Fence
+      let calls = 0
+      // between the claim, which is the first transaction of a round, and its end, which is the second
+      const between = Fence.of({
+        ...real,
+        transaction: (f) =>
+          Effect.andThen(
+            Effect.suspend(() => {
+              calls += 1
+              return calls === 2
+                ? Effect.orDie(
+                    query(
+                      database.operatorUrl,
+                      "update platform.anomaly_deliveries set attempts = 0, next_attempt_at = $2::timestamptz where alert_id = $1::uuid",
+                      [id, new Date(start + 1_000).toISOString()]
+                    )
+                  )
+                : Effect.void
+            }),
+            real.transaction(f)
+          )
+      })
+      expect(yield* deliver(endpoint, { giveUp, now: start }).pipe(Effect.provideService(Fence, between))).toBe(1)
+      expect(yield* stateOf(id, endpoint)).toMatchObject({ attempts: 0, delivered: false })
+      expect(yield* deliver(endpoint, { giveUp, now: start + 1_000 })).toBe(1)
+      expect(yield* stateOf(id, endpoint)).toMatchObject({ attempts: 1, delivered: true })
+      expect(received.length).toBe(2)
+    })
+  )
+
   it.effect(
     "repeats the same id and body, signed anew, while the receiver answers 500, resets, redirects or hangs",
     () =>

@@ -9,6 +9,7 @@ import { expect } from "vitest"
 import { builtinRules } from "../../src/domain/AnomalyRule.ts"
 import * as AnomalyScanner from "../../src/operator/anomaly/AnomalyScanner.ts"
 import type { Endpoint } from "../../src/operator/anomaly/AnomalySettings.ts"
+import { verify } from "../../src/operator/anomaly/AnomalyVerification.ts"
 import { Fence, Superseded } from "../../src/operator/state/Fence.ts"
 import { type DatabaseFailure, failure } from "../../src/postgres/DatabaseFailure.ts"
 import { OperatorSql, type Tx } from "../../src/postgres/OperatorSql.ts"
@@ -231,6 +232,74 @@ layer(withDatabase(services), { excludeTestServices: true })("the anomaly scanne
           .map(({ chain }) => chain)
           .sort()
       ).toEqual([...chains].sort())
+    })
+  )
+
+  it.effect("explains an alert with each entry that it counted, and with no other, by whatever the rule matches", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      const chain = yield* chainFor("explained")
+      const other = yield* chainFor("noise")
+      const at = hourAgo(3)
+      // each is counted by the first rule and, by one letter, not by the second one
+      const cases = [
+        [{ actions: ["thing.*"] }, { action: "thing.a" }, { action: "things" }],
+        [{ actions: ["a_b*"] }, { action: "a_bc" }, { action: "axbc" }],
+        [{ actions: ["50%"] }, { action: "50%" }, { action: "500" }],
+        [{ actions: ["a\\*"] }, { action: "a\\b" }, { action: "a*b" }],
+        [{ outcomes: ["failed"] }, { outcome: "failed" }, { outcome: "denied" }],
+        [{ actors: ["svc/*"] }, { actor: "svc/one" }, { actor: "svcs/one" }],
+        [{ exceptActors: ["svc/*", "dev/bob"] }, { actor: "dev/bo" }, { actor: "svc/one" }]
+      ] as const
+      const rules = cases.map(([match], index) =>
+        ruleOf({ name: `explained_${index}`, groupBy: ["chain"], match: { chains: [chain], ...match }, threshold: 2 })
+      )
+      for (const [, counted, uncounted] of cases) {
+        yield* wrote(database, [
+          { chain, at, ...counted },
+          { chain, at: at + 1_000, ...uncounted },
+          { chain, at: at + 2_000, ...counted }
+        ])
+      }
+      yield* scanned(rules, hourAgo(2))
+      const alerts = yield* alertsOf(database, chain)
+      expect(alerts.map(({ rule }) => rule)).toEqual(rules.map(({ name }) => name))
+      for (const alert of alerts) {
+        expect([alert.rule, causesOf([alert]).length]).toEqual([alert.rule, Math.min(Number(alert.count), 100)])
+      }
+
+      // more than an alert holds, newer, of the same actor, and elsewhere, at another time of day or not of the rule's
+      const { org } = database
+      yield* query(
+        database.operatorUrl,
+        "insert into platform.resource_status (kind, namespace, name, spec) values ('Organisation', 'velocity-system', $1, $2::text::jsonb)",
+        [org, JSON.stringify({ org, workingHours: { ...hours, days: ["mon"], from: "00:00", to: "00:01" } })]
+      )
+      const untold = yield* chainIn(database, "awake", `${org}y`)
+      const later = at + minutes(2)
+      const crowd = (actor: string, noise: string) =>
+        Array.from({ length: 120 }, (_, index) => ({ chain: noise, actor, at: later + 30_000 + index }))
+      yield* wrote(database, [
+        ...[0, 1, 2].map((second) => ({ chain, actor: "dev/crowd", at: later + second * 1_000 })),
+        ...crowd("dev/crowd", other),
+        { chain, lane: 2, actor: "dev/idle", at: later },
+        ...crowd("dev/idle", untold)
+      ])
+      const crowded = ruleOf({ name: "crowded", groupBy: ["actor"], match: { chains: [chain], actors: ["dev/crowd"] } })
+      const idle = ruleOf({
+        name: "idle",
+        groupBy: ["actor"],
+        match: { actors: ["dev/idle"] },
+        hours: "outside_working_hours",
+        threshold: 1
+      })
+      yield* scanned([crowded, idle], hourAgo(2))
+      const wide = (yield* alertsOf(database, "platform")).filter(({ rule }) => rule === "crowded" || rule === "idle")
+      expect(wide).toMatchObject([
+        { rule: "crowded", count: 3, explanation: [{ chain }, { chain }, { chain }] },
+        { rule: "idle", count: 1, explanation: [{ chain, lane: 2 }] }
+      ])
+      yield* query(database.operatorUrl, "delete from platform.resource_status where name = $1", [org])
     })
   )
 
@@ -521,6 +590,162 @@ layer(withDatabase(services), { excludeTestServices: true })("the anomaly scanne
         "behind",
         "dev/second"
       ])
+    })
+  )
+
+  it.effect(
+    "adds to the hour's alert what it finds later, tells it anew and opens it again, and the same not twice",
+    () =>
+      Effect.gen(function* () {
+        const database = yield* Database
+        const rule = one("chain_broken")
+        const chain = yield* chainFor("twice")
+        const at = hourAgo(2)
+        const now = hourAgo(1)
+        yield* wrote(
+          database,
+          [5, 6].flatMap((lane) => [0, 1, 2].map((second) => ({ chain, lane, at: at + second * 1_000 })))
+        )
+        yield* scanned([rule], now)
+        const attack = (sql: string) =>
+          query(
+            database.superuserUrl,
+            `do $$ begin alter table platform.audit_log disable trigger all; ${sql};
+             alter table platform.audit_log enable always trigger refuse_row; end $$`
+          )
+        // as the hourly verification asks for what it found to be told
+        const verifyAgain = query(
+          database.operatorUrl,
+          "update platform.anomaly_scanner set unverified_from = $1::timestamptz, unverified_to = $1::timestamptz",
+          [new Date(at + 1_000).toISOString()]
+        )
+        yield* attack(`update platform.audit_log set actor = 'dev/x' where chain = '${chain}' and lane = 5 and seq = 2`)
+        yield* verifyAgain
+        const [first] = (yield* scanned([rule], now)).alerts
+        const told = Effect.map(
+          query(
+            database.operatorUrl,
+            `select a.webhook_id, a.acknowledged_by, d.attempts, d.delivered_at is not null as delivered, d.since
+           from platform.anomaly_alerts a join platform.anomaly_deliveries d on d.alert_id = a.id where a.id = $1::uuid`,
+            [first]
+          ),
+          ([row]) => row
+        )
+        const before = yield* told
+        yield* query(
+          database.operatorUrl,
+          "update platform.anomaly_deliveries set attempts = 1, delivered_at = now() where alert_id = $1::uuid",
+          [first]
+        )
+        yield* query(
+          database.superuserUrl,
+          "update platform.anomaly_alerts set acknowledged_by = 'ops/eve', acknowledged_at = now() where id = $1::uuid",
+          [first]
+        )
+        // the same again says nothing new
+        yield* verifyAgain
+        expect((yield* scanned([rule], now)).alerts).toEqual([])
+        expect(yield* told).toMatchObject({ delivered: true, acknowledged_by: "ops/eve" })
+
+        yield* attack(`delete from platform.audit_log where chain = '${chain}' and lane = 6 and seq = 3`)
+        const later = now + minutes(9)
+        expect((yield* scanned([rule], later)).alerts).toEqual([first])
+        expect(yield* alertsOf(database, chain)).toMatchObject([
+          {
+            id: first,
+            count: 2,
+            explanation: [
+              { lane: 5, seq: "2", problem: "hash_mismatch" },
+              { lane: 6, seq: "3", problem: "tail_missing" }
+            ]
+          }
+        ])
+        const after = yield* told
+        expect(after).toMatchObject({ attempts: 0, delivered: false, acknowledged_by: null, since: new Date(later) })
+        expect(after?.webhook_id).not.toBe(before?.webhook_id)
+        const entries = yield* query(
+          database.superuserUrl,
+          "select entity_id::text as id, payload ->> 'counted' as counted from platform.audit_log where chain = $1 and action = 'operator.anomaly'",
+          [chain]
+        )
+        expect(entries).toEqual([
+          { id: first, counted: "1" },
+          { id: first, counted: "1" }
+        ])
+        expect((yield* scanned([rule], later)).alerts).toEqual([])
+      })
+  )
+
+  it.effect("verifies what it read by so many entries at a time, however many a minute has", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      const fence = yield* Fence
+      const rule = one("chain_broken")
+      const chain = yield* chainFor("sliced")
+      const at = hourAgo(2)
+      yield* scanned([rule])
+      // several of one moment too
+      yield* wrote(
+        database,
+        [0, 0, 0, 1, 2, 3, 4].map((millis, lane) => ({ chain, lane, at: at + minutes(30) + millis }))
+      )
+      yield* query(
+        database.superuserUrl,
+        `do $$ begin alter table platform.audit_log disable trigger all;
+           update platform.audit_log set actor = 'dev/x' where chain = '${chain}' and lane in (1, 6);
+           alter table platform.audit_log enable always trigger refuse_row; end $$`
+      )
+      yield* query(
+        database.operatorUrl,
+        "update platform.anomaly_scanner set unverified_from = $1::timestamptz, unverified_to = $2::timestamptz",
+        [new Date(at + minutes(30)).toISOString(), new Date(at + minutes(30) + 4).toISOString()]
+      )
+      const slice = fence.transaction((tx) => verify(tx, { rules: [rule], endpoints: [], now: hourAgo(1) }, 2))
+      let slices = 0
+      while ((yield* slice) !== undefined) slices += 1
+      expect(slices).toBe(3)
+      expect(yield* alertsOf(database, chain)).toMatchObject([{ count: 2, explanation: [{ lane: 1 }, { lane: 6 }] }])
+    })
+  )
+
+  it.effect("fills an alert with a hundred entries, and leaves the rest to whoever looks", () =>
+    Effect.gen(function* () {
+      const { operatorUrl, ...database } = yield* Database
+      const chain = yield* chainIn({ operatorUrl, ...database }, "full")
+      const causes = (from: number, count: number) =>
+        Array.from({ length: count }, (_, index) => ({ chain, lane: 0, seq: String(from + index), problem: "seq_gap" }))
+      const raise = (explanation: ReadonlyArray<unknown>, counted = explanation.length) =>
+        Effect.map(
+          query(operatorUrl, "select platform.anomaly_raise($1::text::jsonb, '{}', now())::text as id", [
+            JSON.stringify({
+              rule: "r",
+              title: "t",
+              severity: "critical",
+              source: "verification",
+              chain,
+              actor: "",
+              address: "",
+              at: "2026-01-01T00:00:00Z",
+              window_from: "2026-01-01T00:00:00Z",
+              window_to: "2026-01-01T00:01:00Z",
+              counted,
+              threshold: 1,
+              explanation
+            })
+          ]),
+          ([row]) => row?.id
+        )
+      const state = Effect.map(alertsOf({ operatorUrl, ...database }, chain), (alerts) => [
+        Number(alerts[0]?.count),
+        causesOf(alerts).length
+      ])
+      const id = yield* raise(causes(1, 60))
+      expect(yield* raise(causes(31, 60))).toBe(id)
+      expect(yield* state).toEqual([90, 90])
+      expect(yield* raise(causes(91, 100), 500)).toBe(id)
+      expect(yield* state).toEqual([590, 100])
+      expect(yield* raise(causes(1_000, 10))).toBe(null)
+      expect(yield* state).toEqual([590, 100])
     })
   )
 })

@@ -96,6 +96,17 @@ const tampering = (database: TestDatabase, table: string, sql: string) =>
     })
   )
 
+/** Until the operator waits for a lock in a call of a function. */
+const waitsFor = (database: TestDatabase, name: string) =>
+  Effect.repeat(
+    query(
+      database.superuserUrl,
+      "select 1 from pg_stat_activity where usename = 'velocity_operator' and wait_event_type = 'Lock' and query like $1 and datname = current_database()",
+      [`%${name}%`]
+    ),
+    { until: (rows) => rows.length > 0 }
+  )
+
 const retire = (name: string, disposition = "drop") =>
   asOperator("select platform.partition_retire($1, $2, null)", [name, disposition])
 
@@ -199,7 +210,9 @@ layer(withDatabase(services), { excludeTestServices: true })("a month stays", (i
         `alter table platform.audit_log detach partition ${table}`
       ).pipe(Effect.flip)
       expect(sqlStateOf(byHand)).toBe("42501")
-      expect(yield* asOperator("select platform.partition_detach('audit_log', $1, null)", [oldest])).toBe("42501")
+      expect(yield* asOperator("select platform.partition_detach('audit_log', $1, now(), '{}', null)", [oldest])).toBe(
+        "42501"
+      )
       expect(yield* problems(database)).toEqual([])
       expect(yield* retire(oldest)).toBe("done")
       expect(yield* problems(database)).toEqual([])
@@ -524,6 +537,139 @@ layer(withDatabase(services), { excludeTestServices: true })("a lock that somebo
   )
 })
 
+layer(withDatabase(services), { excludeTestServices: true })("what is said while a month is about to go", (it) => {
+  /** Retires a month that was judged and has not gone yet: it waits for a lock, and meanwhile something is said. */
+  const meanwhile = <E>(month: string, lock: string, said: Effect.Effect<unknown, E, Database>) =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = yield* Database
+        const blocker = yield* connect(database.superuserUrl)
+        yield* blocker.query("begin")
+        yield* blocker.query(lock)
+        const retiring = yield* Effect.forkChild(retire(month), { startImmediately: true })
+        yield* waitsFor(database, "partition_retire")
+        yield* said
+        yield* blocker.query("rollback")
+        return yield* Fiber.join(retiring)
+      })
+    )
+  const hold = (chain: string) => asOperator("select platform.hold_place($1, 'case 9', 'ops/eve')", [chain])
+  const lift = asOperator(
+    "select platform.hold_lift(id, 'closed', 'ops/eve') from platform.legal_holds where lifted_at is null"
+  )
+  /** A hold that somebody has placed and not committed yet. */
+  const holding = <A, E>(chain: string, then: Effect.Effect<A, E, Database>) =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const connection = yield* connect((yield* Database).operatorUrl)
+        yield* connection.query("begin")
+        yield* connection.query("select platform.hold_place($1, 'case 10', 'ops/eve')", [chain])
+        const answer = yield* then
+        yield* connection.query("commit")
+        return answer
+      })
+    )
+
+  it.effect("keeps a month of the log: a hold, or that months are kept longer", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      yield* provisionAtlas(database.operatorUrl, database.org)
+      const chain = `${database.org}/geo/other`
+      yield* makeMonths(database, 3)
+      const seal = yield* sealing
+      yield* writePast(database, chain, { ago: 3, lanes: [1], each: 1 })
+      yield* seal
+      yield* retention(database, 2, null)
+      const month = yield* monthOf(database, "audit_log", 3)
+      expect(refused(yield* Retirement.round(settings("drop")))).toEqual([`${month} VL065`])
+      yield* seal
+      const judged = "lock table platform.audit_tiles in access exclusive mode"
+
+      expect(yield* meanwhile(month, judged, hold(chain))).toBe("VL062")
+      expect(yield* lift).toBe("done")
+      // one that is being placed goes first, and is not waited for with the log locked
+      expect(yield* holding(chain, retire(month))).toBe("55P03")
+      expect(yield* retire(month)).toBe("VL062")
+      expect(yield* lift).toBe("done")
+      const longer = asOperator("select * from platform.retention_set(12, null)")
+      expect(yield* meanwhile(month, judged, longer)).toBe("VL060")
+      yield* retention(database, 2, null)
+      expect(yield* attached(database, "audit_log")).toContain(month)
+      expect(yield* retire(month)).toBe("done")
+      expect(yield* problems(database)).toEqual([])
+    })
+  )
+
+  it.effect("keeps a month of history: that too, and what a definition asks for", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      const [row] = yield* query(
+        database.superuserUrl,
+        "select chain, storage_id from platform.schema_defs order by id desc limit 1"
+      )
+      const [chain, storage] = [String(row?.chain), Number(row?.storage_id)]
+      const entity = "00000000-0000-0000-0000-000000000007"
+      yield* writeEvent(database, { chain, storage, entity, version: 1, ago: 3, name: "Bern" })
+      yield* writeEvent(database, { chain, storage, entity, version: 2, ago: 1, name: "Basel" })
+      yield* retention(database, null, 2)
+      const month = yield* monthOf(database, "event_log", 3)
+      const judged = "select pg_advisory_xact_lock(hashtextextended('velocity/history', 0))"
+
+      expect(yield* meanwhile(month, judged, hold(chain))).toBe("VL062")
+      expect(yield* lift).toBe("done")
+      expect(yield* holding(chain, retire(month))).toBe("55P03")
+      expect(yield* retire(month)).toBe("VL062")
+      expect(yield* lift).toBe("done")
+      const longer = asOperator("select * from platform.retention_set(null, 12)")
+      expect(yield* meanwhile(month, judged, longer)).toBe("VL060")
+      yield* retention(database, null, 2)
+      const asked = query(
+        database.superuserUrl,
+        `update platform.schema_defs set serving = jsonb_set(serving, '{timeMachine}', '{"hotRetention":"1y"}')`
+      )
+      expect(yield* meanwhile(month, judged, asked)).toBe("VL060")
+      yield* query(database.superuserUrl, "update platform.schema_defs set serving = serving - 'timeMachine'")
+      expect(yield* attached(database, "event_log")).toContain(month)
+      expect(yield* retire(month)).toBe("done")
+    })
+  )
+})
+
+layer(withDatabase(services), { excludeTestServices: true })("a seal that takes its time", (it) => {
+  it.effect("keeps nobody from making months, and another seal of the month until it is there", () =>
+    Effect.gen(function* () {
+      const database = yield* Database
+      yield* provisionAtlas(database.operatorUrl, database.org)
+      const chain = `${database.org}/geo/other`
+      yield* makeMonths(database, 3)
+      const seal = yield* sealing
+      yield* writePast(database, chain, { ago: 3, lanes: [1], each: 1 })
+      yield* seal
+      yield* retention(database, 2, null)
+      const month = yield* monthOf(database, "audit_log", 3)
+      const ahead = yield* monthOf(database, "audit_log", -3)
+      yield* query(database.superuserUrl, `drop table platform.${ahead}`)
+      const again = yield* Effect.scoped(
+        Effect.gen(function* () {
+          const first = yield* connect(database.operatorUrl)
+          yield* first.query("begin")
+          const { rows } = yield* first.query("select platform.partition_seal($1) as sealed", [month])
+          expect(rows).toEqual([{ sealed: true }])
+          expect(yield* PartitionManager.sweep).toEqual({ audit_log: 3, event_log: 3 })
+          const second = yield* Effect.forkChild(
+            query(database.operatorUrl, "select platform.partition_seal($1) as sealed", [month]),
+            { startImmediately: true }
+          )
+          yield* waitsFor(database, "partition_seal")
+          yield* first.query("commit")
+          return yield* Fiber.join(second)
+        })
+      )
+      expect(again).toEqual([{ sealed: false }])
+    })
+  )
+})
+
 layer(withDatabase(services), { excludeTestServices: true })("how long months are kept", (it) => {
   it.effect("is what the operator was started with, and what is in force where that is longer", () =>
     Effect.gen(function* () {
@@ -631,11 +777,7 @@ layer(withDatabase(services), { excludeTestServices: true })("a record that is e
         )
         yield* officer.query("select platform.erase_record($1, $2::uuid)", [`${chain}/city/v1`, entity])
         const retiring = yield* Effect.forkChild(retire(month), { startImmediately: true })
-        const waits = query(
-          database.superuserUrl,
-          "select 1 from pg_stat_activity where usename = 'velocity_operator' and wait_event_type = 'Lock' and query like '%partition_retire%' and datname = current_database()"
-        )
-        yield* Effect.repeat(waits, { until: (rows) => rows.length > 0 })
+        yield* waitsFor(database, "partition_retire")
         yield* officer.query("commit")
         expect(yield* Fiber.join(retiring)).toBe("done")
         const kept = yield* query(

@@ -14,7 +14,7 @@ import { provision } from "../server/Provisioned.ts"
 import { type Reply, type Sent, send } from "../server/Requests.ts"
 import { part, thing } from "../server/Things.ts"
 import { makeWorld, type Strategy, type World } from "../server/World.ts"
-import { configOf, connect, freshDatabase, type TestDatabase } from "../support/Database.ts"
+import { configOf, connect, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 import * as TcpProxy from "../support/TcpProxy.ts"
 
 const scope = Scope.makeUnsafe()
@@ -453,6 +453,45 @@ describe("erasing is refused", () => {
     expect((await erase(id)).json).toMatchObject({ versions: 4 })
     expect(await holding(name)).toEqual([])
     await world.look("drop table platform_archive.event_log_2001_01")
+  })
+
+  it("where a hold is placed while it waits, and one that comes later waits for it", async () => {
+    const { id } = await lived()
+    const before = await whole(id)
+    await Effect.runPromise(
+      Effect.scoped(
+        Effect.gen(function* () {
+          const holder = yield* connect(database.superuserUrl)
+          yield* holder.query("begin")
+          yield* holder.query(`select from ${schema}.thing_v1 where id = $1::uuid for update`, [id])
+          const erasing = erase(id)
+          yield* Effect.promise(waiting)
+          yield* query(database.operatorUrl, "select platform.hold_place($1, 'r', 'ops/eve')", [chain])
+          yield* holder.query("rollback")
+          expect(codeOf(yield* Effect.promise(() => erasing))).toEqual([409, "held"])
+        })
+      )
+    )
+    expect(await whole(id)).toBe(before)
+    await world.look("update platform.legal_holds set lifted_by = 'x', lifted_at = now() where lifted_at is null")
+    // an erasure that has judged for the last time holds what a hold is written to
+    await Effect.runPromise(
+      Effect.scoped(
+        Effect.gen(function* () {
+          const holder = yield* connect(database.superuserUrl)
+          yield* holder.query("begin")
+          yield* holder.query("lock table platform.erased_tables in access exclusive mode")
+          const erasing = erase(id)
+          yield* Effect.promise(waiting)
+          const impatient = yield* connect(database.operatorUrl)
+          yield* impatient.query("set lock_timeout = 1")
+          const refused = yield* Effect.flip(impatient.query("select platform.hold_place($1, 'r', 'ops/eve')", [chain]))
+          expect(sqlStateOf(refused)).toBe("55P03")
+          yield* holder.query("rollback")
+          expect((yield* Effect.promise(() => erasing)).status).toBe(200)
+        })
+      )
+    )
   })
 
   it("while history is being moved, so that nothing comes back with a copy", async () => {

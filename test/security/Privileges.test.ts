@@ -416,7 +416,7 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
       const scanner = [
         "select * from platform.anomaly_read(now() - interval '1 hour', 10)",
         "select * from platform.anomaly_rewound()",
-        "select * from platform.anomaly_entries(now() - interval '1 hour', now(), null, null, null, null, null)",
+        "select * from platform.anomaly_entries(now() - interval '1 hour', now(), '{}')",
         raise
       ]
       for (const sql of scanner) expect(yield* stateOf(operatorUrl, "none", sql), sql).toBe("done")
@@ -702,7 +702,8 @@ layer(Prepared.layer, { excludeTestServices: true })("privileges", (it) => {
       expect(yield* stateOf(operatorUrl, "none", calls[1] ?? "")).toBe("VL060")
       for (const sql of [
         `select platform.partition_lanes('${month}')`,
-        `select platform.partition_detach('audit_log', '${month}', null)`,
+        `select platform.partition_detach('audit_log', '${month}', now(), '{}', null)`,
+        `select platform.partition_still_free('${month}', 'audit_log', now(), '{}')`,
         `select platform.partition_archive('audit_log', '${month}')`,
         `select platform.event_heads_build('${month}', now())`,
         `select platform.partition_sound('${month}', 'audit_log', now(), now())`,

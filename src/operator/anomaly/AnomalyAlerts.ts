@@ -46,7 +46,7 @@ export const causeOf = (row: Readonly<Record<string, unknown>>): Cause => ({
   ...(row.problem === undefined ? {} : { problem: String(row.problem) })
 })
 
-/** An alert that was kept: what whoever is told of it at once is told. */
+/** An alert that was kept, or got more to tell: what whoever is told of it at once is told. */
 export interface Raised {
   readonly id: string
   readonly rule: AnomalyRule
@@ -69,7 +69,7 @@ const endpointsFor = (endpoints: ReadonlyArray<Endpoint>, gone: ReadonlySet<stri
     .filter(({ name, severities, urlHash }) => severities.includes(rule.severity) && !gone.has(`${name} ${urlHash}`))
     .map(({ name }) => name)
 
-/** Keeps alerts, last in their transaction, since each holds a lane of the log until its end; answers the new ones. */
+/** Keeps alerts, last in their transaction, since each holds a lane of the log until its end; answers what is to be told. */
 export const raise = Effect.fnUntraced(function* (tx: Tx, alerts: ReadonlyArray<Alert>, { endpoints, now }: Scan) {
   if (alerts.length === 0) return []
   const { rows } = yield* tx.query(
@@ -83,6 +83,7 @@ export const raise = Effect.fnUntraced(function* (tx: Tx, alerts: ReadonlyArray<
       rule: rule.name,
       title: rule.title,
       severity: rule.severity,
+      source: rule.source,
       chain,
       actor,
       address,

@@ -65,7 +65,8 @@ interface Claimed {
   readonly alert: string
   readonly attempts: number
   readonly webhookId: string
-  readonly createdAt: number
+  /** When it was told, or told anew: milliseconds since 1970. */
+  readonly since: number
   readonly body: string
 }
 
@@ -78,7 +79,7 @@ const claimSql = `with due as (
   update platform.anomaly_deliveries d set attempts = d.attempts + 1, next_attempt_at = $3::timestamptz
   from due, platform.anomaly_alerts a
   where d.endpoint = $1 and d.alert_id = due.alert_id and a.id = d.alert_id
-  returning d.alert_id::text as alert, d.attempts, a.webhook_id, a.created_at, json_build_object('type', 'audit.anomaly', 'timestamp', ${utc("a.created_at")},
+  returning d.alert_id::text as alert, d.attempts, a.webhook_id, d.since, json_build_object('type', 'audit.anomaly', 'timestamp', ${utc("d.since")},
     'data', json_build_object('id', a.id, 'rule', a.rule, 'title', a.title, 'severity', a.severity, 'chain', a.chain,
       'actor', a.actor, 'address', a.address, 'window', json_build_object('from', ${utc("a.window_from")}, 'to', ${utc("a.window_to")}),
       'count', a.count, 'threshold', a.threshold, 'entries', a.explanation))::text as body`
@@ -87,9 +88,10 @@ const dueSql = `select count(*)::int4 as pending, count(*) filter (where next_at
   exists (select from platform.anomaly_endpoints e where e.endpoint = $1 and e.url_hash = $3) as gone
   from platform.anomaly_deliveries where endpoint = $1 and delivered_at is null and given_up_at is null`
 
+// where it was told anew meanwhile, the claim is over and the attempt is to be made again
 const endSql = `update platform.anomaly_deliveries set status = $3::int4, error = $4, delivered_at = $5::timestamptz,
   given_up_at = $6::timestamptz, next_attempt_at = $7::timestamptz
-  where alert_id = $1::uuid and endpoint = $2 and delivered_at is null and given_up_at is null`
+  where alert_id = $1::uuid and endpoint = $2 and delivered_at is null and given_up_at is null and next_attempt_at = $8::timestamptz`
 
 const goneSql = `insert into platform.anomaly_endpoints (endpoint, url_hash, gone_at) values ($1, $2, $3::timestamptz)
   on conflict (endpoint) do update set url_hash = excluded.url_hash, gone_at = excluded.gone_at`
@@ -174,7 +176,8 @@ const attempt = Effect.fnUntraced(function* (endpoint: Endpoint, claimed: Claime
           error ?? null,
           ended.delivered === true ? iso(now) : null,
           ended.givenUp === true ? iso(now) : null,
-          iso(ended.next ?? now)
+          iso(ended.next ?? now),
+          iso(now + claimMillis)
         ])
       )
     )
@@ -183,7 +186,7 @@ const attempt = Effect.fnUntraced(function* (endpoint: Endpoint, claimed: Claime
     return yield* counted(name, "delivered")
   }
   yield* counted(name, "failed")
-  const deadline = claimed.createdAt + giveUp
+  const deadline = claimed.since + giveUp
   if (status === 410) {
     yield* fence.transaction((tx) => tx.query(statement(goneSql, [name, endpoint.urlHash, iso(now)])))
     yield* end({ next: now })
@@ -225,7 +228,7 @@ export const deliver = Effect.fnUntraced(function* (
       alert: String(row.alert),
       attempts: Number(row.attempts),
       webhookId: String(row.webhook_id),
-      createdAt: (row.created_at as Date).getTime(),
+      since: (row.since as Date).getTime(),
       body: String(row.body)
     })
   )
@@ -234,9 +237,7 @@ export const deliver = Effect.fnUntraced(function* (
 })
 
 const strandedSql = `update platform.anomaly_deliveries d set given_up_at = $1::timestamptz, error = 'the endpoint is not configured'
-  from platform.anomaly_alerts a
-  where a.id = d.alert_id and d.delivered_at is null and d.given_up_at is null and d.endpoint <> all ($2::text[])
-    and a.created_at <= $3::timestamptz
+  where d.delivered_at is null and d.given_up_at is null and d.endpoint <> all ($2::text[]) and d.since <= $3::timestamptz
   returning d.alert_id::text as alert, d.endpoint`
 
 /** Gives up what is for endpoints that nobody configures any more, once its time is over. */

@@ -19,6 +19,7 @@ import {
   type Hours,
   hourMillis,
   matches,
+  matchOf,
   minuteMillis,
   ruleKey,
   windowMillis
@@ -138,38 +139,15 @@ const crossingsOf = Effect.fnUntraced(function* (tx: Tx, rule: AnomalyRule, coun
   )
 })
 
-const entriesSql = `select chain, lane::int4 as lane, seq::text as seq, id::text as id, ${utc("occurred_at")} as occurred_at, actor, action, outcome
-  from platform.anomaly_entries($1::timestamptz, $2::timestamptz, $3, $4, $5, $6::text[], $7::text[])`
+const entriesSql = `select chain, lane::int4 as lane, seq::text as seq, id::text as id, ${utc("occurred_at")} as occurred_at
+  from platform.anomaly_entries($1::timestamptz, $2::timestamptz, $3::jsonb)`
 
 /** The alert of a crossing, with the newest of the entries that caused it. */
 const alertOf = Effect.fnUntraced(function* (tx: Tx, rule: AnomalyRule, crossing: Crossing, hours: Hours) {
   const to = crossing.minute + minuteMillis
   const from = to - windowMillis(rule)
-  const { match } = rule
-  const { rows } = yield* tx.query(
-    statement(entriesSql, [
-      iso(from),
-      iso(to),
-      crossing.chain || null,
-      crossing.actor || null,
-      rule.groupBy.includes("address") ? crossing.address : null,
-      match.actions ?? null,
-      match.outcomes ?? null
-    ])
-  )
-  const causes = rows.filter((row) =>
-    matches(
-      rule,
-      {
-        chain: String(row.chain),
-        actor: String(row.actor),
-        action: String(row.action),
-        outcome: String(row.outcome),
-        minute: Date.parse(String(row.occurred_at))
-      },
-      hours
-    )
-  )
+  const asked = matchOf(rule, crossing, { from, to }, hours)
+  const { rows } = yield* tx.query(statement(entriesSql, [iso(from), iso(to), JSON.stringify(asked)]))
   return {
     ...crossing,
     rule,
@@ -177,7 +155,7 @@ const alertOf = Effect.fnUntraced(function* (tx: Tx, rule: AnomalyRule, crossing
     from: iso(from),
     to: iso(to),
     counted: crossing.total,
-    causes: causes.map(causeOf)
+    causes: rows.map(causeOf)
   } satisfies Alert
 })
 

@@ -6,6 +6,7 @@ import { Effect } from "effect"
 import { type AnomalyRule, minuteMillis } from "../../domain/AnomalyRule.ts"
 import type { Tx } from "../../postgres/OperatorSql.ts"
 import { statement } from "../../postgres/Statement.ts"
+import { sliceEntries } from "../../postgres/VerifySlices.ts"
 import { type Alert, type Cause, causeOf, iso, raise, type Scan, utc } from "./AnomalyAlerts.ts"
 
 /** The rule about what verification finds, where there is one in force; the most severe of several. */
@@ -51,8 +52,10 @@ export const rewound = Effect.fnUntraced(function* (tx: Tx, scan: Scan) {
   return yield* raise(tx, broken(found, iso(scan.now - minuteMillis), iso(scan.now), scan), scan)
 })
 
-const unverifiedSql = `select unverified_from::text as "from", least(unverified_from + interval '10 minutes', unverified_to + interval '1 microsecond')::text as "to"
-  from platform.anomaly_scanner where unverified_from is not null for update`
+// a slice of so many entries ends in time, however many a second has; a window of time that did not would be tried for ever
+const sliceSql = `select s.unverified_from::text as "from", slice.until::text as "to"
+  from (select unverified_from, unverified_to from platform.anomaly_scanner where unverified_from is not null for update) s
+    cross join lateral platform.audit_verify_slice(s.unverified_from, s.unverified_to + interval '1 microsecond', $1::int4) slice`
 
 const findingsSql = `with found as materialized (
     select v.*, row_number() over (partition by v.chain order by v.lane, v.seq) as place from platform.audit_verify_window($1::timestamptz, $2::timestamptz) v)
@@ -64,12 +67,12 @@ const verifiedSql = `update platform.anomaly_scanner set
   unverified_from = case when $1::timestamptz > unverified_to then null else $1::timestamptz end,
   unverified_to = case when $1::timestamptz > unverified_to then null else unverified_to end`
 
-/** Verifies ten minutes of what was read; undefined where all of it is. */
-export const verify = Effect.fnUntraced(function* (tx: Tx, scan: Scan) {
-  const { rows } = yield* tx.query(statement(unverifiedSql))
-  const [window] = rows
-  if (window === undefined) return undefined
-  const [from, to] = [String(window.from), String(window.to)]
+/** Verifies a slice of what was read, of so many entries; undefined where all of it is. */
+export const verify = Effect.fnUntraced(function* (tx: Tx, scan: Scan, size = sliceEntries) {
+  const { rows } = yield* tx.query(statement(sliceSql, [size]))
+  const [slice] = rows
+  if (slice === undefined) return undefined
+  const [from, to] = [String(slice.from), String(slice.to)]
   const found = yield* tx.query(statement(findingsSql, [from, to]))
   yield* tx.query(statement(verifiedSql, [to]))
   const chains = found.rows.map((row) => ({
