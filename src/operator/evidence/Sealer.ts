@@ -24,6 +24,7 @@ import { say } from "../state/InstallationConditions.ts"
 import { type AuditKeys, AuditKeyUnusable, readAuditKeys } from "./AuditKeys.ts"
 import { extendsOutside, type OutsideUnreadable, outsideFiles, RolledBack } from "./OutsideCheckpoint.ts"
 import * as Publisher from "./Publisher.ts"
+import { witnessSettings } from "./Witness.ts"
 
 /** Entries of one transaction: what bounds its memory, in Postgres, to a few megabytes. */
 export const defaultBatch = 20_000
@@ -36,18 +37,12 @@ export interface SealerSettings extends Publisher.Targets {
   readonly batch?: number | undefined
 }
 
-const listed = (text: string): ReadonlyArray<string> =>
-  text
-    .split(",")
-    .map((one) => one.trim())
-    .filter((one) => one !== "")
-
 const optional = (name: Config.Config<string>) => Config.map(Config.withDefault(name, ""), (text) => text || undefined)
 
 /** `VELOCITY_AUDIT_PUBLISH_DIR`, `VELOCITY_AUDIT_WITNESSES`, `VELOCITY_AUDIT_OUTSIDE_CHECKPOINT`. */
 export const sealerSettings: Config.Config<SealerSettings> = Config.all({
   publishDir: optional(Config.String("VELOCITY_AUDIT_PUBLISH_DIR")),
-  witnesses: Config.String("VELOCITY_AUDIT_WITNESSES").pipe(Config.withDefault(""), Config.map(listed)),
+  witnesses: witnessSettings,
   outside: optional(Config.String("VELOCITY_AUDIT_OUTSIDE_CHECKPOINT"))
 })
 
@@ -235,8 +230,8 @@ export const make = Effect.fnUntraced(function* (
     if (newest === undefined) return
     origin = newest.origin
     let silent = false
-    for (const url of settings.witnesses) {
-      yield* Publisher.publishToWitness(url, newest, 0).pipe(
+    for (const witness of settings.witnesses) {
+      yield* Publisher.publishToWitness(witness, settings.witnesses, newest, 0).pipe(
         Effect.provideService(Fence, fence),
         Effect.catchTag("PublicationFailed", ({ message }) => {
           silent = true
