@@ -60,8 +60,8 @@ create table platform.audit_seals (
   primary key (partition, chain, lane)
 )$ddl$);
 
--- Evidence only grows, for whoever has the privilege too: a tile by hashes behind those it has, a checkpoint by
--- cosignatures and the time of its publication.
+-- Evidence only grows, for whoever has the privilege too: a tile by hashes behind those it has, a checkpoint by signature
+-- lines, of the log's other key and of witnesses, and the time of its publication.
 select platform.migrate_function($ddl$create or replace function platform.evidence_guard() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 begin
   if tg_op = 'UPDATE' then
@@ -71,7 +71,8 @@ begin
         return new;
       end if;
     elsif tg_table_name = 'audit_checkpoints' then
-      if (new.epoch, new.size, new.origin, new.root, new.note, new.created_at) = (old.epoch, old.size, old.origin, old.root, old.note, old.created_at)
+      if (new.epoch, new.size, new.origin, new.root, new.created_at) = (old.epoch, old.size, old.origin, old.root, old.created_at)
+        and starts_with(new.note, old.note) and substr(new.note, length(old.note) + 1) ~ E'^(?:— [^[:space:]+]+ (?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\n)*$'
         and starts_with(new.cosignatures, old.cosignatures)
         and (old.published_at is null or new.published_at = old.published_at) then
         return new;
@@ -249,40 +250,6 @@ begin
 end
 $fn$;$ddl$);
 
--- Keeps a signed checkpoint of the tree as it is now; false if it is there. What is signed must be what is stored: size and
--- head are computed here, and the note must begin with them. An epoch goes on with its origin; a new one is the next, and
--- says in its first checkpoint what it was restored from.
-select platform.migrate_function($ddl$create or replace function platform.audit_checkpoint_add(p_epoch integer, p_size bigint, p_origin text, p_root bytea, p_note text) returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
-declare
-  v_last platform.audit_checkpoints;
-begin
-  perform pg_advisory_xact_lock(hashtextextended('velocity/seal', 0));
-  if p_size is distinct from platform.audit_tree_size() or p_root is distinct from platform.audit_tree_root() then
-    raise exception 'the tree is not the one of % leaves that was signed', p_size
-      using errcode = 'VL040', detail = platform.audit_tree_size()::text;
-  end if;
-  if not starts_with(p_note, format(E'%s\n%s\n%s\n', p_origin, p_size, encode(p_root, 'base64'))) then
-    raise exception 'the note is of another checkpoint' using errcode = 'VL012';
-  end if;
-  select * into v_last from platform.audit_checkpoints c order by c.epoch desc, c.size desc limit 1;
-  if p_epoch = v_last.epoch and p_size = v_last.size then
-    return false;
-  end if;
-  if p_epoch is distinct from coalesce(v_last.epoch, 1) then
-    if p_epoch is null or p_epoch < coalesce(v_last.epoch, 1) or p_note !~ E'^[^\n]+\n[^\n]+\n[^\n]+\nrestored [^\n ]+ \\d+ [^\n ]+ [^\n]+\n\n' then
-      raise exception 'epoch % does not follow %', p_epoch, coalesce(v_last.epoch, 1) using errcode = 'VL042';
-    end if;
-    if exists (select from platform.audit_checkpoints c where c.origin = p_origin) then
-      raise exception 'a new epoch needs an origin of its own, and % is taken', p_origin using errcode = 'VL042';
-    end if;
-  elsif v_last.origin is distinct from coalesce(p_origin, '') and v_last.origin is not null then
-    raise exception 'the origin of epoch % is %, not %', p_epoch, v_last.origin, p_origin using errcode = 'VL042';
-  end if;
-  insert into platform.audit_checkpoints (epoch, size, origin, root, note) values (p_epoch, p_size, p_origin, p_root, p_note);
-  return true;
-end
-$fn$;$ddl$);
-
 -- Of signature lines those whose key (name and id) has none in p_has: the first of each, p_most of both together. A witness
 -- signs the time with the checkpoint, so each time that it is asked the line is another one and says no more; a note of
 -- more than a hundred could not be read (SignedNote.ts).
@@ -299,6 +266,47 @@ begin
     select coalesce(string_agg(f.line || E'\n', '' order by f.n), '')
     from (select o.n, o.line, row_number() over (order by o.n) as nth from first o) f
     where f.n >= cardinality(string_to_array(p_has || 'x', E'\n')) and f.nth <= p_most);
+end
+$fn$;$ddl$);
+
+-- Keeps a signed checkpoint of the tree as it is now. What is signed must be what is stored: size and head are computed
+-- here, and the note must begin with them. An epoch goes on with its origin; a new one is the next, and says in its first
+-- checkpoint what it was restored from. To one that is there it adds the lines of keys that had not signed it, 16 at most
+-- with those that had, since keys may change while nothing is written; false if there are none.
+select platform.migrate_function($ddl$create or replace function platform.audit_checkpoint_add(p_epoch integer, p_size bigint, p_origin text, p_root bytea, p_note text) returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+declare
+  v_last platform.audit_checkpoints;
+  v_lines text;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('velocity/seal', 0));
+  if p_size is distinct from platform.audit_tree_size() or p_root is distinct from platform.audit_tree_root() then
+    raise exception 'the tree is not the one of % leaves that was signed', p_size
+      using errcode = 'VL040', detail = platform.audit_tree_size()::text;
+  end if;
+  if not starts_with(p_note, format(E'%s\n%s\n%s\n', p_origin, p_size, encode(p_root, 'base64'))) then
+    raise exception 'the note is of another checkpoint' using errcode = 'VL012';
+  end if;
+  select * into v_last from platform.audit_checkpoints c order by c.epoch desc, c.size desc limit 1;
+  if p_epoch = v_last.epoch and p_size = v_last.size then
+    v_lines := platform.audit_signatures_new(split_part(v_last.note, E'\n\n', 2), split_part(p_note, E'\n\n', 2), 16);
+    if v_lines = '' or split_part(v_last.note, E'\n\n', 1) is distinct from split_part(p_note, E'\n\n', 1) then
+      return false;
+    end if;
+    update platform.audit_checkpoints c set note = c.note || v_lines where c.epoch = v_last.epoch and c.size = v_last.size;
+    return true;
+  end if;
+  if p_epoch is distinct from coalesce(v_last.epoch, 1) then
+    if p_epoch is null or p_epoch < coalesce(v_last.epoch, 1) or p_note !~ E'^[^\n]+\n[^\n]+\n[^\n]+\nrestored [^\n ]+ \\d+ [^\n ]+ [^\n]+\n\n' then
+      raise exception 'epoch % does not follow %', p_epoch, coalesce(v_last.epoch, 1) using errcode = 'VL042';
+    end if;
+    if exists (select from platform.audit_checkpoints c where c.origin = p_origin) then
+      raise exception 'a new epoch needs an origin of its own, and % is taken', p_origin using errcode = 'VL042';
+    end if;
+  elsif v_last.origin is distinct from coalesce(p_origin, '') and v_last.origin is not null then
+    raise exception 'the origin of epoch % is %, not %', p_epoch, v_last.origin, p_origin using errcode = 'VL042';
+  end if;
+  insert into platform.audit_checkpoints (epoch, size, origin, root, note) values (p_epoch, p_size, p_origin, p_root, p_note);
+  return true;
 end
 $fn$;$ddl$);
 
@@ -468,13 +476,13 @@ select platform.migrate_comment('table', name, what) from (values
   ('audit_seals', 'What a partition of the log held, lane by lane, kept when it goes.')
 ) as t(name, what);
 select platform.migrate_comment('function', name, what) from (values
-  ('evidence_guard', 'Trigger: refuses every change of evidence but its growth (VL001): a tile''s hashes behind those it has, a checkpoint''s cosignatures and the time of its publication.'),
+  ('evidence_guard', 'Trigger: refuses every change of evidence but its growth (VL001): a tile''s hashes behind those it has, a checkpoint''s signature lines and the time of its publication.'),
   ('audit_fold', 'The RFC 6962 heads over every 256 hashes, side by side.'),
   ('audit_head', 'The RFC 6962 head over any number of hashes.'),
   ('audit_tree_size', 'How many leaves the tree has.'),
   ('audit_tree_root', 'The head of the tree, from its right edge; VL041 if a tile is not as long as it must be.'),
   ('audit_seal_append', 'Appends entries that are not in the tree yet, taken from the log itself: the tree''s one writer. VL040 if the tree has not the size the caller believes, VL041 if a tile is not as it must be.'),
-  ('audit_checkpoint_add', 'Keeps a signed checkpoint of the tree as it is; false if it is there. VL040 if another tree was signed, VL042 if its epoch or origin does not follow.'),
+  ('audit_checkpoint_add', 'Keeps a signed checkpoint of the tree as it is, or adds signatures to the one that is there; false if it has them. VL040 if another tree was signed, VL042 if its epoch or origin does not follow.'),
   ('audit_signatures_new', 'Of signature lines the first of each key that has none yet.'),
   ('audit_checkpoint_published', 'Says that a checkpoint was put into the folder of publication.'),
   ('audit_checkpoint_cosigned', 'Adds the signature lines of witnesses to a checkpoint, one for a key, and answers what it has.'),

@@ -10,10 +10,18 @@ import { describe, expect } from "vitest"
 import { verifyCheckpoint } from "../../src/domain/Checkpoint.ts"
 import { cosign, verifyCosignatures } from "../../src/domain/Cosignature.ts"
 import { generateSignerKey, keyTypes, parseSignerKey } from "../../src/domain/NoteKey.ts"
-import { formatSignatureLine, maxSignatures, type NoteVerifier, parseNote } from "../../src/domain/SignedNote.ts"
+import {
+  formatSignatureLine,
+  maxSignatures,
+  type NoteSigner,
+  type NoteVerifier,
+  parseNote
+} from "../../src/domain/SignedNote.ts"
+import type { AuditKeys } from "../../src/operator/evidence/AuditKeys.ts"
 import { publishToWitness } from "../../src/operator/evidence/Publisher.ts"
 import * as Sealer from "../../src/operator/evidence/Sealer.ts"
 import { witnessSettings } from "../../src/operator/evidence/Witness.ts"
+import { sqlStateOf } from "../../src/postgres/DatabaseFailure.ts"
 import type { KeptCheckpoint } from "../../src/postgres/Evidence.ts"
 import { freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 import { logName, makeKeys, writePlatform } from "../support/Sealing.ts"
@@ -241,6 +249,78 @@ describe("what a witness answers", () => {
       })
       yield* on(database, publishToWitness(asked, [asked], made, 0))
       expect((yield* whole(database)).cosignatures).toHaveLength(1)
+    })
+  )
+})
+
+describe("a key that is changed while nothing is written", () => {
+  it.live("signs what stands, so that the log's newest word outlives the key before it", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const folder = yield* temporary
+      const both = yield* makeKeys(2)
+      const [old, next] = both.signers as unknown as readonly [NoteSigner, NoteSigner]
+      const only = (signer: NoteSigner): AuditKeys => ({ name: both.name, signers: [signer] })
+      const witness = yield* startWitness([next.verifier])
+      const asked = { url: witness.url, keys: [witness.verifier] }
+      yield* writePlatform(database.operatorUrl, 5)
+      const first = yield* on(database, sealed(only(old), { publishDir: folder }, published(folder)))
+      const overlap = yield* on(
+        database,
+        sealed(both, { publishDir: folder, witnesses: [asked] }, (made) =>
+          Effect.andThen(
+            published(folder)(made),
+            // one that knows the new key alone takes it too
+            eventually(async () => witness.seen.get(logName)?.size === made.size)
+          )
+        )
+      )
+      expect(overlap).toMatchObject({ epoch: 1, size: first.size, root: first.root })
+      expect(overlap.note.startsWith(first.note)).toBe(true)
+      const out = yield* Effect.promise(() => readFile(join(folder, "checkpoint"), "utf8"))
+      for (const { verifier } of [old, next]) {
+        const verified = yield* Effect.promise(() => verifyCheckpoint(out, [verifier]))
+        expect(Result.getOrThrow(verified).checkpoint).toMatchObject({ size: first.size, root: first.root })
+      }
+      // it signs once
+      expect(
+        yield* on(
+          database,
+          Effect.flatMap(Sealer.make({ publishDir: folder, witnesses: [], outside: undefined }), (sealer) =>
+            sealer.round(both)
+          )
+        )
+      ).toBeUndefined()
+      yield* writePlatform(database.operatorUrl, 5)
+      const last = yield* on(database, sealed(only(next), { publishDir: folder }, published(folder)))
+      expect(last.size).toBeGreaterThan(first.size)
+      expect(yield* query(database.superuserUrl, "select * from platform.audit_verify_tree(null, null, null)")).toEqual(
+        []
+      )
+    })
+  )
+
+  it.live("does not sign what none of the keys in force has signed", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      yield* writePlatform(database.operatorUrl, 5)
+      const made = yield* on(database, sealed(yield* makeKeys(2)))
+      const others = yield* makeKeys(2)
+      const nowhere = { publishDir: undefined, witnesses: [], outside: undefined }
+      expect(
+        yield* on(
+          database,
+          Effect.flatMap(Sealer.make(nowhere), (sealer) => sealer.round(others))
+        )
+      ).toBeUndefined()
+      // nor does its owner put anything but a signature behind it
+      for (const text of ["anything", "\n\n", "restored x 1 x why\n", "\u2014 no signature\n"]) {
+        const failed = yield* Effect.flip(
+          query(database.superuserUrl, "update platform.audit_checkpoints set note = note || $1", [text])
+        )
+        expect(sqlStateOf(failed)).toBe("VL001")
+      }
+      expect((yield* whole(database)).note).toEqual(Result.getOrThrow(parseNote(made.note)))
     })
   )
 })
