@@ -60,8 +60,8 @@ create table platform.audit_seals (
   primary key (partition, chain, lane)
 )$ddl$);
 
--- Evidence only grows, for whoever has the privilege too: a tile by hashes behind those it has, a checkpoint by
--- cosignatures and the time of its publication.
+-- Evidence only grows, for whoever has the privilege too: a tile by hashes behind those it has, a checkpoint by signature
+-- lines, of the log's other key and of witnesses, and the time of its publication.
 select platform.migrate_function($ddl$create or replace function platform.evidence_guard() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $fn$
 begin
   if tg_op = 'UPDATE' then
@@ -71,7 +71,8 @@ begin
         return new;
       end if;
     elsif tg_table_name = 'audit_checkpoints' then
-      if (new.epoch, new.size, new.origin, new.root, new.note, new.created_at) = (old.epoch, old.size, old.origin, old.root, old.note, old.created_at)
+      if (new.epoch, new.size, new.origin, new.root, new.created_at) = (old.epoch, old.size, old.origin, old.root, old.created_at)
+        and starts_with(new.note, old.note) and substr(new.note, length(old.note) + 1) ~ E'^(?:— [^[:space:]+]+ (?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?\n)*$'
         and starts_with(new.cosignatures, old.cosignatures)
         and (old.published_at is null or new.published_at = old.published_at) then
         return new;
@@ -249,12 +250,33 @@ begin
 end
 $fn$;$ddl$);
 
--- Keeps a signed checkpoint of the tree as it is now; false if it is there. What is signed must be what is stored: size and
--- head are computed here, and the note must begin with them. An epoch goes on with its origin; a new one is the next, and
--- says in its first checkpoint what it was restored from.
+-- Of signature lines those whose key (name and id) has none in p_has: the first of each, p_most of both together. A witness
+-- signs the time with the checkpoint, so each time that it is asked the line is another one and says no more; a note of
+-- more than a hundred could not be read (SignedNote.ts).
+select platform.migrate_function($ddl$create or replace function platform.audit_signatures_new(p_has text, p_lines text, p_most integer) returns text language plpgsql immutable set search_path = pg_catalog, pg_temp as $fn$
+begin
+  return (
+    with line as (
+      select l.n, l.line, split_part(l.line, ' ', 2) as name, substr(decode(split_part(l.line, ' ', 3), 'base64'), 1, 4) as key
+      from unnest(string_to_array(p_has || p_lines, E'\n')) with ordinality as l(line, n)
+      where l.line ~ '^— [^[:space:][:cntrl:]+]+ (?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$' and length(l.line) <= 8192
+    ), first as (
+      select distinct on (i.name, i.key) i.n, i.line from line i order by i.name, i.key, i.n
+    )
+    select coalesce(string_agg(f.line || E'\n', '' order by f.n), '')
+    from (select o.n, o.line, row_number() over (order by o.n) as nth from first o) f
+    where f.n >= cardinality(string_to_array(p_has || 'x', E'\n')) and f.nth <= p_most);
+end
+$fn$;$ddl$);
+
+-- Keeps a signed checkpoint of the tree as it is now. What is signed must be what is stored: size and head are computed
+-- here, and the note must begin with them. An epoch goes on with its origin; a new one is the next, and says in its first
+-- checkpoint what it was restored from. To one that is there it adds the lines of keys that had not signed it, 16 at most
+-- with those that had, since keys may change while nothing is written; false if there are none.
 select platform.migrate_function($ddl$create or replace function platform.audit_checkpoint_add(p_epoch integer, p_size bigint, p_origin text, p_root bytea, p_note text) returns boolean language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_last platform.audit_checkpoints;
+  v_lines text;
 begin
   perform pg_advisory_xact_lock(hashtextextended('velocity/seal', 0));
   if p_size is distinct from platform.audit_tree_size() or p_root is distinct from platform.audit_tree_root() then
@@ -266,7 +288,12 @@ begin
   end if;
   select * into v_last from platform.audit_checkpoints c order by c.epoch desc, c.size desc limit 1;
   if p_epoch = v_last.epoch and p_size = v_last.size then
-    return false;
+    v_lines := platform.audit_signatures_new(split_part(v_last.note, E'\n\n', 2), split_part(p_note, E'\n\n', 2), 16);
+    if v_lines = '' or split_part(v_last.note, E'\n\n', 1) is distinct from split_part(p_note, E'\n\n', 1) then
+      return false;
+    end if;
+    update platform.audit_checkpoints c set note = c.note || v_lines where c.epoch = v_last.epoch and c.size = v_last.size;
+    return true;
   end if;
   if p_epoch is distinct from coalesce(v_last.epoch, 1) then
     if p_epoch is null or p_epoch < coalesce(v_last.epoch, 1) or p_note !~ E'^[^\n]+\n[^\n]+\n[^\n]+\nrestored [^\n ]+ \\d+ [^\n ]+ [^\n]+\n\n' then
@@ -283,21 +310,25 @@ begin
 end
 $fn$;$ddl$);
 
--- a checkpoint was published; lines of witnesses are added to those it has
-select platform.migrate_function($ddl$create or replace function platform.audit_checkpoint_published(p_epoch integer, p_size bigint, p_cosignatures text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
-declare
-  v_line text;
+-- a checkpoint was put into the folder of publication
+select platform.migrate_function($ddl$create or replace function platform.audit_checkpoint_published(p_epoch integer, p_size bigint) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 begin
   update platform.audit_checkpoints set published_at = now() where epoch = p_epoch and size = p_size and published_at is null;
-  foreach v_line in array string_to_array(p_cosignatures, E'\n') loop
-    if v_line <> '' then
-      if v_line !~ '^— [^ +]+ [A-Za-z0-9+/=]+$' then
-        raise exception 'not a signature line' using errcode = 'VL012';
-      end if;
-      update platform.audit_checkpoints set cosignatures = cosignatures || v_line || E'\n'
-        where epoch = p_epoch and size = p_size and v_line <> all (string_to_array(cosignatures, E'\n'));
-    end if;
-  end loop;
+end
+$fn$;$ddl$);
+
+-- Adds the lines of witnesses to those that a checkpoint has, one for a key and 32 in all, and answers what it has then.
+select platform.migrate_function($ddl$create or replace function platform.audit_checkpoint_cosigned(p_epoch integer, p_size bigint, p_lines text) returns text language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
+declare
+  v_has text;
+  v_new text;
+begin
+  select c.cosignatures into v_has from platform.audit_checkpoints c where c.epoch = p_epoch and c.size = p_size for update;
+  v_new := platform.audit_signatures_new(v_has, p_lines, 32);
+  if v_new <> '' then
+    update platform.audit_checkpoints set cosignatures = cosignatures || v_new where epoch = p_epoch and size = p_size;
+  end if;
+  return v_has || v_new;
 end
 $fn$;$ddl$);
 
@@ -433,7 +464,9 @@ select platform.migrate_grants('function', 'audit_tree_size', 'velocity_auditor=
 select platform.migrate_grants('function', 'audit_tree_root', 'velocity_sealer=execute');
 select platform.migrate_grants('function', 'audit_seal_append', 'velocity_sealer=execute');
 select platform.migrate_grants('function', 'audit_checkpoint_add', 'velocity_sealer=execute');
+select platform.migrate_grants('function', 'audit_signatures_new', '');
 select platform.migrate_grants('function', 'audit_checkpoint_published', 'velocity_sealer=execute');
+select platform.migrate_grants('function', 'audit_checkpoint_cosigned', 'velocity_sealer=execute');
 select platform.migrate_grants('function', 'audit_verify_tree', 'velocity_auditor=execute');
 
 select platform.migrate_comment('table', name, what) from (values
@@ -443,14 +476,16 @@ select platform.migrate_comment('table', name, what) from (values
   ('audit_seals', 'What a partition of the log held, lane by lane, kept when it goes.')
 ) as t(name, what);
 select platform.migrate_comment('function', name, what) from (values
-  ('evidence_guard', 'Trigger: refuses every change of evidence but its growth (VL001): a tile''s hashes behind those it has, a checkpoint''s cosignatures and the time of its publication.'),
+  ('evidence_guard', 'Trigger: refuses every change of evidence but its growth (VL001): a tile''s hashes behind those it has, a checkpoint''s signature lines and the time of its publication.'),
   ('audit_fold', 'The RFC 6962 heads over every 256 hashes, side by side.'),
   ('audit_head', 'The RFC 6962 head over any number of hashes.'),
   ('audit_tree_size', 'How many leaves the tree has.'),
   ('audit_tree_root', 'The head of the tree, from its right edge; VL041 if a tile is not as long as it must be.'),
   ('audit_seal_append', 'Appends entries that are not in the tree yet, taken from the log itself: the tree''s one writer. VL040 if the tree has not the size the caller believes, VL041 if a tile is not as it must be.'),
-  ('audit_checkpoint_add', 'Keeps a signed checkpoint of the tree as it is; false if it is there. VL040 if another tree was signed, VL042 if its epoch or origin does not follow.'),
-  ('audit_checkpoint_published', 'Says that a checkpoint was published, and adds the signature lines of witnesses.'),
+  ('audit_checkpoint_add', 'Keeps a signed checkpoint of the tree as it is, or adds signatures to the one that is there; false if it has them. VL040 if another tree was signed, VL042 if its epoch or origin does not follow.'),
+  ('audit_signatures_new', 'Of signature lines the first of each key that has none yet.'),
+  ('audit_checkpoint_published', 'Says that a checkpoint was put into the folder of publication.'),
+  ('audit_checkpoint_cosigned', 'Adds the signature lines of witnesses to a checkpoint, one for a key, and answers what it has.'),
   ('audit_verify_tree', 'What is wrong between log, tree and an outside checkpoint: tail_missing, rewritten, seq_gap, tree_broken, unknown_origin; and restored, which a restore note accounts for.')
 ) as t(name, what);
 

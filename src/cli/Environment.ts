@@ -102,7 +102,7 @@ export const variables: ReadonlyArray<Variable> = [
   {
     name: "VELOCITY_AUDIT_WITNESSES",
     fallback: "none",
-    meaning: "C2SP witnesses that cosign checkpoints: their URLs, with commas between"
+    meaning: "C2SP witnesses that cosign checkpoints: URL, or URL KEY with its verifier key, with commas between"
   },
   {
     name: "VELOCITY_AUDIT_OUTSIDE_CHECKPOINT",

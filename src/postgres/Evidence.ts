@@ -15,7 +15,7 @@ export interface KeptCheckpoint {
   readonly size: number
   readonly origin: string
   readonly root: Uint8Array
-  /** The note as the log signed it. */
+  /** The note with the signatures of the log's own keys. */
   readonly note: string
   /** Signature lines of witnesses, each with its newline. */
   readonly cosignatures: string

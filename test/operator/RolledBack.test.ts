@@ -1,67 +1,20 @@
-/**
- * Checkpoints that have left the database: they get to a folder and to witnesses whatever fails meanwhile, and a database
- * that does not extend them signs nothing until somebody says, signed, why.
- */
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
+/** Checkpoints that have left the database: one that does not extend them signs nothing until somebody says, signed, why. */
+import { readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { it } from "@effect/vitest"
-import { ConfigProvider, Context, Effect, Fiber, Layer, Logger, Result, type Scope } from "effect"
+import { Context, Effect, Fiber, Layer, Logger, Result } from "effect"
 import { describe, expect } from "vitest"
 import { verifyCheckpoint } from "../../src/domain/Checkpoint.ts"
-import { verifyCosignatures } from "../../src/domain/Cosignature.ts"
 import { hex } from "../../src/domain/Sha256.ts"
-import { parseNote } from "../../src/domain/SignedNote.ts"
 import type { AuditKeys } from "../../src/operator/evidence/AuditKeys.ts"
 import { noteRestore } from "../../src/operator/evidence/RestoreNote.ts"
 import * as Sealer from "../../src/operator/evidence/Sealer.ts"
 import { Fence } from "../../src/operator/state/Fence.ts"
 import type { KeptCheckpoint } from "../../src/postgres/Evidence.ts"
-import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
-import { configOf, copyOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+import { copyOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 import { logName, makeKeys, writePlatform } from "../support/Sealing.ts"
 import { startWitness } from "../support/Witness.ts"
-
-const temporary = Effect.acquireRelease(
-  Effect.promise(() => mkdtemp(join(tmpdir(), "velocity-published-"))),
-  (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
-)
-
-const servicesOf = (database: TestDatabase, variables: Readonly<Record<string, string>> = {}) =>
-  Fence.layerOf({ holder: "test", source: "folder" }).pipe(
-    Layer.provideMerge(OperatorSql.layer),
-    Layer.provideMerge(ConfigProvider.layer(configOf(database, variables)))
-  )
-
-/** Runs something as the operator of a database and leaves no connection behind. */
-const on = <A, E>(database: TestDatabase, effect: Effect.Effect<A, E, Fence | OperatorSql | Scope.Scope>) =>
-  Effect.scoped(Effect.provide(effect, servicesOf(database)))
-
-const sealed = Effect.fnUntraced(function* (
-  keys: AuditKeys,
-  settings: Partial<Sealer.SealerSettings> = {},
-  until: (made: KeptCheckpoint) => Effect.Effect<void> = () => Effect.void
-) {
-  const sealer = yield* Sealer.make({ publishDir: undefined, witnesses: [], outside: undefined, ...settings })
-  yield* sealer.check(keys)
-  const made = yield* sealer.round(keys)
-  if (made === undefined) throw new Error("there was nothing to seal")
-  yield* until(made)
-  return made
-})
-
-/** Waits for what another fiber does. */
-const eventually = (look: () => Promise<boolean>) =>
-  Effect.promise(() => expect.poll(look, { timeout: 60_000, interval: 20 }).toBe(true))
-
-const published = (folder: string) => (made: KeptCheckpoint) =>
-  eventually(async () => (await readFile(join(folder, "checkpoint"), "utf8").catch(() => "")).startsWith(made.note))
-
-const kept = (database: TestDatabase) =>
-  query(
-    database.superuserUrl,
-    "select epoch, size::int4 as size, origin, cosignatures, published_at is not null as published from platform.audit_checkpoints order by epoch, size"
-  )
+import { eventually, kept, on, published, sealed, servicesOf, temporary } from "./PublishedWorld.ts"
 
 const treeOf = (database: TestDatabase, { origin, root, size }: Pick<KeptCheckpoint, "origin" | "root" | "size">) =>
   Effect.map(
@@ -72,80 +25,6 @@ const treeOf = (database: TestDatabase, { origin, root, size }: Pick<KeptCheckpo
     ),
     (rows) => rows.map((row) => row.problem)
   )
-
-describe("a checkpoint", () => {
-  it.live("gets into the folder whole, with its history, after its commit", () =>
-    Effect.gen(function* () {
-      const database = yield* freshDatabase
-      const folder = yield* temporary
-      const keys = yield* makeKeys()
-      yield* writePlatform(database.operatorUrl, 5)
-      const first = yield* on(database, sealed(keys, { publishDir: folder }, published(folder)))
-      yield* writePlatform(database.operatorUrl, 5)
-      const second = yield* on(database, sealed(keys, { publishDir: folder }, published(folder)))
-      expect((yield* Effect.promise(() => readdir(join(folder, "history", "1")))).sort()).toEqual(
-        [first, second].map(({ size }) => String(size)).sort()
-      )
-      expect(yield* Effect.promise(() => readdir(folder))).toEqual(["checkpoint", "history"])
-      expect((yield* kept(database)).map((row) => row.published)).toContain(true)
-    })
-  )
-
-  it.live("gets to a witness that fails, hangs up and has lost count, and its cosignature is kept", () =>
-    Effect.gen(function* () {
-      const database = yield* freshDatabase
-      const folder = yield* temporary
-      const keys = yield* makeKeys()
-      const witness = yield* startWitness(keys.signers.map(({ verifier }) => verifier))
-      const settings = { publishDir: folder, witnesses: [witness.url] }
-      witness.misbehave(
-        (response) => response.writeHead(500).end("not now"),
-        (response) => response.destroy(),
-        (response) => response.writeHead(409, { "content-type": "text/x.tlog.size" }).end("many\n")
-      )
-      yield* writePlatform(database.operatorUrl, 300)
-      const cosigned = (made: KeptCheckpoint) =>
-        eventually(async () => {
-          const row = (await Effect.runPromise(kept(database))).at(-1)
-          const text = await readFile(join(folder, "checkpoint"), "utf8").catch(() => "")
-          return row?.size === made.size && row.cosignatures !== "" && text.endsWith(String(row.cosignatures))
-        })
-      const first = yield* on(database, sealed(keys, settings, cosigned))
-      expect(witness.seen.get(logName)?.size).toBe(first.size)
-      expect(witness.requests.length).toBeGreaterThanOrEqual(4)
-      // a sealer that starts anew does not know what the witness has seen, and is told
-      yield* writePlatform(database.operatorUrl, 300)
-      const second = yield* on(database, sealed(keys, settings, cosigned))
-      expect(witness.seen.get(logName)?.size).toBe(second.size)
-      const note = yield* Effect.promise(() => readFile(join(folder, "checkpoint"), "utf8"))
-      const parsed = Result.getOrThrow(parseNote(note))
-      const cosignatures = yield* Effect.promise(() => verifyCosignatures(parsed, [witness.verifier]))
-      expect(Result.getOrThrow(cosignatures)).toMatchObject([{ time: 1_770_000_000 }])
-      const log = yield* Effect.promise(() => verifyCheckpoint(note, [keys.signers[0].verifier]))
-      expect(Result.getOrThrow(log).checkpoint.size).toBe(second.size)
-    })
-  )
-
-  it.live("holds up no sealing where nobody takes it", () =>
-    Effect.gen(function* () {
-      const database = yield* freshDatabase
-      const keys = yield* makeKeys()
-      const settings = { publishDir: "/proc/no/such/folder", witnesses: ["http://127.0.0.1:9/w"] }
-      yield* on(
-        database,
-        Effect.gen(function* () {
-          const sealer = yield* Sealer.make({ outside: undefined, ...settings })
-          yield* sealer.check(keys)
-          for (let n = 0; n < 3; n++) {
-            yield* writePlatform(database.operatorUrl, 5)
-            expect(yield* sealer.round(keys)).toBeDefined()
-          }
-        })
-      )
-      expect((yield* kept(database)).map((row) => row.published)).toEqual([false, false, false])
-    })
-  )
-})
 
 /** A log that was sealed and published, backed up, and went on: what is outside is past the backup. */
 const backedUp = Effect.fnUntraced(function* (keys: AuditKeys, settings: Partial<Sealer.SealerSettings>) {
@@ -245,7 +124,7 @@ describe("a database restored from an older copy", () => {
       const witness = yield* startWitness(keys.signers.map(({ verifier }) => verifier))
       const database = yield* freshDatabase
       yield* writePlatform(database.operatorUrl, 10)
-      const settings = { publishDir: folder, witnesses: [witness.url] }
+      const settings = { publishDir: folder, witnesses: [{ url: witness.url, keys: [] }] }
       const both = (made: KeptCheckpoint) =>
         Effect.andThen(
           published(folder)(made),
@@ -256,7 +135,7 @@ describe("a database restored from an older copy", () => {
       yield* writePlatform(database.operatorUrl, 10)
       yield* on(database, sealed(keys, settings, both))
       yield* writePlatform(backup.operatorUrl, 50)
-      for (const one of [{ publishDir: folder }, { witnesses: [witness.url] }]) {
+      for (const one of [{ publishDir: folder }, { witnesses: [{ url: witness.url, keys: [] }] }]) {
         expect(yield* rolledBack(backup, keys, one)).toMatchObject({ _tag: "RolledBack" })
       }
       expect(yield* kept(backup)).toHaveLength(1)

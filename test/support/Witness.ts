@@ -12,6 +12,9 @@ import { generateSignerKey, keyTypes, parseSignerKey } from "../../src/domain/No
 import { formatSignatureLine, type NoteVerifier } from "../../src/domain/SignedNote.ts"
 import { sameHash, verifyConsistency } from "../../src/domain/TreeProof.ts"
 
+/** When its clock begins: each cosignature is a second later than the one before, so no two lines are the same. */
+export const witnessEpoch = 1_770_000_000
+
 type Answer = (response: ServerResponse) => void
 
 const readBody = async (request: AsyncIterable<Buffer>): Promise<string> => {
@@ -27,6 +30,7 @@ export const startWitness = Effect.fnUntraced(function* (trusted: ReadonlyArray<
   const seen = new Map<string, { readonly size: number; readonly root: Uint8Array }>()
   const misbehaviour: Array<Answer> = []
   const requests: Array<string> = []
+  let time = witnessEpoch
 
   const answer = async (body: string, response: ServerResponse): Promise<void> => {
     const refuse = (status: number, text = "", type = "text/plain") => {
@@ -51,7 +55,7 @@ export const startWitness = Effect.fnUntraced(function* (trusted: ReadonlyArray<
       if (!verifyConsistency(last.size, last.root, checkpoint.size, checkpoint.root, path)) return refuse(422)
     } else if (proof.length > 0) return refuse(422)
     seen.set(checkpoint.origin, checkpoint)
-    refuse(200, `${formatSignatureLine(await cosign(text, signer, 1_770_000_000))}\n`)
+    refuse(200, `${formatSignatureLine(await cosign(text, signer, time++))}\n`)
   }
 
   const server = createServer((request, response) => {

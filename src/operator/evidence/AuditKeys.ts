@@ -8,7 +8,7 @@
  */
 import { readFile } from "node:fs/promises"
 import { Config, Data, Effect, Option, Redacted, Result } from "effect"
-import { type NoteSigner, parseSignerKey } from "../../domain/SignedNote.ts"
+import { type NoteSigner, type NoteVerifier, parseSignerKey } from "../../domain/SignedNote.ts"
 
 /** The keys in force: the first names the log. */
 export interface AuditKeys {
@@ -16,6 +16,10 @@ export interface AuditKeys {
   readonly name: string
   readonly signers: readonly [NoteSigner, ...ReadonlyArray<NoteSigner>]
 }
+
+/** What verifies a note that one of them signed. */
+export const verifiersOf = ({ signers }: AuditKeys): ReadonlyArray<NoteVerifier> =>
+  signers.map(({ verifier }) => verifier)
 
 /** A key is said to be somewhere and cannot be used. */
 export class AuditKeyUnusable extends Data.TaggedError("AuditKeyUnusable")<{ readonly message: string }> {}

@@ -14,7 +14,7 @@ import { sameHash } from "../../domain/TreeProof.ts"
 import type { DatabaseFailure } from "../../postgres/DatabaseFailure.ts"
 import { epochs, type KeptCheckpoint, newestCheckpoint, tilesOf, treeSize } from "../../postgres/Evidence.ts"
 import type { Tx } from "../../postgres/OperatorSql.ts"
-import type { AuditKeys } from "./AuditKeys.ts"
+import { type AuditKeys, verifiersOf } from "./AuditKeys.ts"
 
 /** A checkpoint that is outside, and where it was found. */
 export interface Outside {
@@ -67,8 +67,6 @@ export const rootAt = Effect.fnUntraced(function* (tx: Tx, size: number) {
     Effect.catch(() => Effect.succeed(undefined))
   )
 })
-
-const verifiersOf = (keys: AuditKeys) => keys.signers.map(({ verifier }) => verifier)
 
 /**
  * Whether restore notes account for a checkpoint that the tree does not extend: it lies in what one says was lost. A note

@@ -15,12 +15,12 @@ import { asSealer } from "../../postgres/SealerTx.ts"
 import { statement } from "../../postgres/Statement.ts"
 import { Fence } from "../state/Fence.ts"
 import { publishedName, RolledBack } from "./OutsideCheckpoint.ts"
-import { submit } from "./Witness.ts"
+import { submit, type Witness } from "./Witness.ts"
 
 /** Where checkpoints go. */
 export interface Targets {
   readonly publishDir: string | undefined
-  readonly witnesses: ReadonlyArray<string>
+  readonly witnesses: ReadonlyArray<Witness>
 }
 
 /** A target did not take a checkpoint: it is tried again. */
@@ -76,15 +76,25 @@ export const publishToFolder = (folder: string, checkpoint: KeptCheckpoint): Eff
     catch: (cause) => new PublicationFailed({ message: `${folder}: ${(cause as Error).message}` })
   })
 
-const publishedSql = "select platform.audit_checkpoint_published($1::int4, $2::int8, $3)::text as done"
+const publishedSql = "select platform.audit_checkpoint_published($1::int4, $2::int8)::text as done"
+const cosignedSql = "select platform.audit_checkpoint_cosigned($1::int4, $2::int8, $3) as cosignatures"
 
-/** Submits a kept checkpoint to a witness and keeps its cosignatures. Answers the size that the witness has then. */
-export const publishToWitness = Effect.fnUntraced(function* (url: string, checkpoint: KeptCheckpoint, known: number) {
+/**
+ * Submits a kept checkpoint to one of the witnesses and keeps its cosignatures. Answers all that the checkpoint has then,
+ * and the size that the witness has.
+ */
+export const publishToWitness = Effect.fnUntraced(function* (
+  witness: Witness,
+  witnesses: ReadonlyArray<Witness>,
+  checkpoint: KeptCheckpoint,
+  known: number
+) {
   const fence = yield* Fence
   const reading = <A, E>(f: Parameters<typeof asSealer<A, E, never>>[1]) => fence.read((tx) => asSealer(tx, f))
   const { epoch, note, size } = checkpoint
   const { lines, size: seen } = yield* submit({
-    url,
+    witness,
+    witnessKeys: witnesses.flatMap(({ keys }) => keys),
     note,
     size,
     known,
@@ -97,14 +107,12 @@ export const publishToWitness = Effect.fnUntraced(function* (url: string, checkp
     Effect.catchTag("WitnessConflict", ({ message }) => Effect.fail(new RolledBack({ message }))),
     Effect.catchTag("WitnessFailure", ({ message }) => Effect.fail(new PublicationFailed({ message })))
   )
-  if (lines.length > 0) {
-    yield* fence.transaction((tx) =>
-      asSealer(tx, (inner) =>
-        inner.query(statement(publishedSql, [epoch, String(size), lines.map((line) => `${line}\n`).join("")]))
-      )
-    )
-  }
-  return { lines, seen }
+  if (lines.length === 0) return { cosignatures: checkpoint.cosignatures, seen }
+  const text = lines.map((line) => `${line}\n`).join("")
+  const { rows } = yield* fence.transaction((tx) =>
+    asSealer(tx, (inner) => inner.query(statement(cosignedSql, [epoch, String(size), text])))
+  )
+  return { cosignatures: String(rows[0]?.cosignatures ?? ""), seen }
 })
 
 /** What takes checkpoints away. */
@@ -123,9 +131,8 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Publisher, never, Fence | Scope.Scope> {
   const fence = yield* Fence
   const queues: Array<Queue.Queue<KeptCheckpoint>> = []
-  /** What was handed over last, and the cosignatures that witnesses have given it since. */
+  /** What was handed over last. */
   let newest: KeptCheckpoint | undefined
-  let gathered = ""
 
   /** Takes the newest there is to `attempt`, again until it succeeds or a newer one comes. */
   const target = Effect.fnUntraced(function* <E extends { readonly message: string }>(
@@ -163,23 +170,20 @@ export const make = Effect.fnUntraced(function* (
           Effect.andThen(
             publishToFolder(publishDir, checkpoint),
             fence.transaction((tx) =>
-              asSealer(tx, (inner) =>
-                inner.query(statement(publishedSql, [checkpoint.epoch, String(checkpoint.size), ""]))
-              )
+              asSealer(tx, (inner) => inner.query(statement(publishedSql, [checkpoint.epoch, String(checkpoint.size)])))
             )
           )
         )
-  for (const url of witnesses) {
+  for (const witness of witnesses) {
     let known = { epoch: 0, size: 0 }
-    yield* target(url, (checkpoint) =>
+    yield* target(witness.url, (checkpoint) =>
       Effect.gen(function* () {
         const size = known.epoch === checkpoint.epoch ? known.size : 0
-        const { lines, seen } = yield* publishToWitness(url, checkpoint, size)
+        const { cosignatures, seen } = yield* publishToWitness(witness, witnesses, checkpoint, size)
         known = { epoch: checkpoint.epoch, size: seen }
         // the folder gets it again with what was cosigned, in place of one without that waits there; never an older one
-        if (folder !== undefined && lines.length > 0 && newest === checkpoint) {
-          gathered += lines.map((line) => `${line}\n`).join("")
-          yield* Queue.offer(folder, { ...checkpoint, cosignatures: `${checkpoint.cosignatures}${gathered}` })
+        if (folder !== undefined && newest === checkpoint && cosignatures !== checkpoint.cosignatures) {
+          yield* Queue.offer(folder, { ...checkpoint, cosignatures })
         }
       }).pipe(
         Effect.provideService(Fence, fence),
@@ -191,7 +195,6 @@ export const make = Effect.fnUntraced(function* (
     offer: (checkpoint) =>
       Effect.suspend(() => {
         newest = checkpoint
-        gathered = ""
         return Effect.forEach(queues, (queue) => Queue.offer(queue, checkpoint), { discard: true })
       })
   }

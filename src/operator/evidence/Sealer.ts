@@ -8,8 +8,9 @@
  *
  * It signs nothing while the tree does not extend a checkpoint that is outside (`rolled_back`), and nothing without a key.
  */
-import { Clock, Config, Effect, Layer, Metric, Schedule, type Scope } from "effect"
-import { type Checkpoint, formatCheckpoint } from "../../domain/Checkpoint.ts"
+import { Clock, Config, Effect, Layer, Metric, Result, Schedule, type Scope } from "effect"
+import { type Checkpoint, formatCheckpoint, verifyCheckpoint } from "../../domain/Checkpoint.ts"
+import { isSameKey } from "../../domain/NoteKey.ts"
 import { epochOf, originOf } from "../../domain/Restored.ts"
 import { signNote } from "../../domain/SignedNote.ts"
 import { rootFromTiles, tilesForAll, tilesForConsistency, tilesForRoot } from "../../domain/Tiles.ts"
@@ -21,9 +22,10 @@ import { asSealer } from "../../postgres/SealerTx.ts"
 import { statement } from "../../postgres/Statement.ts"
 import { Fence, type Superseded } from "../state/Fence.ts"
 import { say } from "../state/InstallationConditions.ts"
-import { type AuditKeys, AuditKeyUnusable, readAuditKeys } from "./AuditKeys.ts"
+import { type AuditKeys, AuditKeyUnusable, readAuditKeys, verifiersOf } from "./AuditKeys.ts"
 import { extendsOutside, type OutsideUnreadable, outsideFiles, RolledBack } from "./OutsideCheckpoint.ts"
 import * as Publisher from "./Publisher.ts"
+import { witnessSettings } from "./Witness.ts"
 
 /** Entries of one transaction: what bounds its memory, in Postgres, to a few megabytes. */
 export const defaultBatch = 20_000
@@ -36,18 +38,12 @@ export interface SealerSettings extends Publisher.Targets {
   readonly batch?: number | undefined
 }
 
-const listed = (text: string): ReadonlyArray<string> =>
-  text
-    .split(",")
-    .map((one) => one.trim())
-    .filter((one) => one !== "")
-
 const optional = (name: Config.Config<string>) => Config.map(Config.withDefault(name, ""), (text) => text || undefined)
 
 /** `VELOCITY_AUDIT_PUBLISH_DIR`, `VELOCITY_AUDIT_WITNESSES`, `VELOCITY_AUDIT_OUTSIDE_CHECKPOINT`. */
 export const sealerSettings: Config.Config<SealerSettings> = Config.all({
   publishDir: optional(Config.String("VELOCITY_AUDIT_PUBLISH_DIR")),
-  witnesses: Config.String("VELOCITY_AUDIT_WITNESSES").pipe(Config.withDefault(""), Config.map(listed)),
+  witnesses: witnessSettings,
   outside: optional(Config.String("VELOCITY_AUDIT_OUTSIDE_CHECKPOINT"))
 })
 
@@ -163,7 +159,7 @@ const headNow = Effect.fnUntraced(function* (tx: Tx, size: number, before: Reado
 
 const addSql = "select platform.audit_checkpoint_add($1::int4, $2::int8, $3, decode($4, 'hex'), $5) as added"
 
-/** Signs a checkpoint of the tree and keeps it. As the sealer. */
+/** Signs a checkpoint of the tree and keeps it, or its signatures where it is kept. As the sealer. */
 export const keepCheckpoint = Effect.fnUntraced(function* (
   tx: Tx,
   keys: AuditKeys,
@@ -177,6 +173,20 @@ export const keepCheckpoint = Effect.fnUntraced(function* (
   return { epoch, size, origin, root, note, cosignatures: "" } satisfies KeptCheckpoint
 })
 
+/**
+ * What a kept checkpoint says where one of our keys has signed it and another has not. A key that joins while nothing is
+ * written signs what stands: else the one that leaves takes with it the only signature that the log's newest word has.
+ */
+const unsignedOf = Effect.fnUntraced(function* (keys: AuditKeys, { note, origin, root, size }: KeptCheckpoint) {
+  const verified = yield* Effect.promise(() => verifyCheckpoint(note, verifiersOf(keys)))
+  // what none of them signed is not ours to confirm: it stands in the database, and its owner may have put it there
+  if (Result.isFailure(verified)) return undefined
+  const { checkpoint, signers } = verified.success
+  const isWhole = keys.signers.every((key) => signers.some((signer) => isSameKey(signer, key)))
+  const isKept = checkpoint.origin === origin && checkpoint.size === size && sameHash(checkpoint.root, root)
+  return isWhole || !isKept ? undefined : checkpoint
+})
+
 /** A sealer over the operator's term. */
 export interface Sealer {
   /** Compares the tree with every checkpoint that is outside. Witnesses that do not answer are passed over. */
@@ -184,8 +194,8 @@ export interface Sealer {
     keys: AuditKeys
   ) => Effect.Effect<void, RolledBack | OutsideUnreadable | AuditKeyUnusable | DatabaseFailure | Superseded>
   /**
-   * Appends what is new, in batches, and signs the head if it has moved; answers the checkpoint that was made. What it
-   * answers is committed and handed to the publisher.
+   * Appends what is new, in batches, and signs the head if it has moved, or if a key has not signed it yet; answers the
+   * checkpoint that was made. What it answers is committed and handed to the publisher.
    */
   readonly round: (
     keys: AuditKeys
@@ -235,8 +245,8 @@ export const make = Effect.fnUntraced(function* (
     if (newest === undefined) return
     origin = newest.origin
     let silent = false
-    for (const url of settings.witnesses) {
-      yield* Publisher.publishToWitness(url, newest, 0).pipe(
+    for (const witness of settings.witnesses) {
+      yield* Publisher.publishToWitness(witness, settings.witnesses, newest, 0).pipe(
         Effect.provideService(Fence, fence),
         Effect.catchTag("PublicationFailed", ({ message }) => {
           silent = true
@@ -287,8 +297,14 @@ export const make = Effect.fnUntraced(function* (
         const before = [newest, mine].filter((one) => one !== undefined)
         const unchanged =
           newest?.size === size && (mine === undefined || (mine.size === size && sameHash(mine.root, newest.root)))
-        if (unchanged || (size === 0 && newest === undefined && mine === undefined)) return undefined
+        const unsigned = unchanged && newest !== undefined ? yield* unsignedOf(keys, newest) : undefined
+        if (unchanged && unsigned === undefined) return undefined
+        if (size === 0 && newest === undefined && mine === undefined) return undefined
         const root = yield* headNow(tx, size, before)
+        if (unsigned !== undefined) {
+          yield* keepCheckpoint(tx, keys, epoch, unsigned)
+          return yield* newestCheckpoint(tx)
+        }
         if (newest?.size === size) return undefined
         return yield* keepCheckpoint(tx, keys, epoch, { origin, size, root, extensions: [] })
       })
