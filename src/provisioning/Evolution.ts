@@ -20,7 +20,7 @@ import * as Backfill from "./plan/Backfill.ts"
 import type { StoredStep } from "./plan/PlanStore.ts"
 import * as PlanStore from "./plan/PlanStore.ts"
 import * as Catalogue from "./table/Catalogue.ts"
-import { lockDomain } from "./table/Names.ts"
+import { lockDomain, setLockTimeout } from "./table/Names.ts"
 import { actorOf } from "./table/Origin.ts"
 import type { ProvisionRefused } from "./table/ProvisionRefused.ts"
 import { inOneBlock, qualified, quoteName, quoteText } from "./table/SqlText.ts"
@@ -74,8 +74,6 @@ export type Result = Provision.Outcome | Provision.Planned | Evolving | Conflict
 
 /** Rows of one batch of a backfill. */
 export const batchRows = 1_000
-/** How long a step waits for a lock: less than deadlock_timeout, so that no request is chosen to give way. */
-const stepLockTimeout = "500ms"
 /** How long building one index may take, in milliseconds. */
 const longestBuild = 6 * 60 * 60_000
 
@@ -145,7 +143,7 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
     return { _tag: "Done", generation: Number(rows[0]?.generation), steps } satisfies Turn
   }
   work.trying = next
-  yield* tx.query(statement("select set_config('lock_timeout', $1, true)", [stepLockTimeout]))
+  yield* tx.query(setLockTimeout)
   if (next.concurrently) {
     yield* PlanStore.mark(tx, id, [next.position], "Running")
     return { _tag: "Build", step: next } satisfies Turn
