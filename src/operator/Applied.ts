@@ -5,7 +5,7 @@
  * It takes the term, which would end an operator that is at work: it is refused while one is.
  */
 import { hostname } from "node:os"
-import { type Config, Data, Effect, Layer, Schedule, type Scope } from "effect"
+import { Clock, type Config, Data, Effect, Layer, Schedule, type Scope } from "effect"
 import { keyEnvironmentConfig } from "../access/KeyAuthenticator.ts"
 import { apiVersion, decodeResource, identityOf, type Resource } from "../domain/Resource.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
@@ -62,9 +62,17 @@ const knownResources = Effect.gen(function* () {
   )
 })
 
+/** How long what fails is tried again before it is answered as it stands, in milliseconds. */
+const patience = 30_000
+
 /** Nothing goes on: each is what its manifest says, or waits for somebody. */
-const isAtRest = ({ conditions }: ResourceState): boolean =>
-  !conditions.some((one) => one.type === "Reconciling" && one.status === "True" && one.reason === "Evolving")
+const isAtRest = (state: ResourceState): boolean => !isFor(state, evolving) && !isFor(state, failing)
+
+const evolving = new Set(["Evolving"])
+const failing = new Set(["Retrying", "WaitsForLock"])
+
+const isFor = ({ conditions }: ResourceState, reasons: ReadonlySet<string>): boolean =>
+  conditions.some((one) => one.type === "Reconciling" && one.status === "True" && reasons.has(one.reason))
 
 /** Applies, and answers what became of each, in their order. See the module. */
 export const apply = Effect.fn("Applied.apply")(function* (
@@ -92,9 +100,15 @@ export const apply = Effect.fn("Applied.apply")(function* (
     return wanted.flatMap((identity) => found.get(identity) ?? [])
   })
   yield* status.settled
+  let failingSince: number | undefined
   return yield* states.pipe(
     Effect.repeat({
-      until: (found) => found.length === wanted.length && found.every(isAtRest),
+      until: Effect.fnUntraced(function* (found) {
+        const now = yield* Clock.currentTimeMillis
+        failingSince = found.some((one) => isFor(one, failing)) ? (failingSince ?? now) : undefined
+        if (found.length < wanted.length || found.some((one) => isFor(one, evolving))) return false
+        return found.every(isAtRest) || now - (failingSince ?? now) >= patience
+      }),
       schedule: Schedule.spaced("100 millis")
     })
   )

@@ -58,6 +58,12 @@ export const make = Effect.gen(function* () {
   return { go, stop } satisfies Builds
 })
 
+/** Somebody's transaction, in words. */
+export const transactionText = ({ application, login, pid }: Readonly<Record<string, unknown>>): string => {
+  const who = [login, application].filter((one) => typeof one === "string" && one !== "")
+  return `the transaction of pid ${String(pid)}${who.length === 0 ? "" : ` (${who.join(", ")})`}`
+}
+
 /** The sessions for whose transactions builds on a table wait at this moment, in words. */
 export const waitsFor = (
   tx: Tx,
@@ -75,9 +81,5 @@ export const waitsFor = (
         [schema, table]
       )
     ),
-    ({ rows }) =>
-      rows.map(({ application, login, pid }) => {
-        const who = [login, application].filter((one) => typeof one === "string" && one !== "")
-        return `the transaction of pid ${String(pid)}${who.length === 0 ? "" : ` (${who.join(", ")})`}`
-      })
+    ({ rows }) => rows.map(transactionText)
   )

@@ -20,7 +20,7 @@ import * as Backfill from "./plan/Backfill.ts"
 import type { StoredStep } from "./plan/PlanStore.ts"
 import * as PlanStore from "./plan/PlanStore.ts"
 import * as Catalogue from "./table/Catalogue.ts"
-import { lockDomain } from "./table/Names.ts"
+import { lockDomain, setLockTimeout } from "./table/Names.ts"
 import { actorOf } from "./table/Origin.ts"
 import type { ProvisionRefused } from "./table/ProvisionRefused.ts"
 import { inOneBlock, qualified, quoteName, quoteText } from "./table/SqlText.ts"
@@ -57,19 +57,23 @@ export interface Evolving {
   readonly building?: { readonly waitsFor: ReadonlyArray<string> } | undefined
 }
 
-/** Records contradict what a step was to prove. */
+/** Records contradict what a step was to prove, or to do with them. */
 export interface Conflicting {
   readonly _tag: "Conflicting"
   readonly path: string
   readonly message: string
+  /** Whether it is found when a plan is made. Else nothing but the step itself tells whether it is so still. */
+  readonly isFound: boolean
+}
+
+interface Contradiction extends Pick<Conflicting, "isFound"> {
+  readonly how: string | undefined
 }
 
 export type Result = Provision.Outcome | Provision.Planned | Evolving | Conflicting
 
 /** Rows of one batch of a backfill. */
 export const batchRows = 1_000
-/** How long a step waits for a lock: less than deadlock_timeout, so that no request is chosen to give way. */
-const stepLockTimeout = "500ms"
 /** How long building one index may take, in milliseconds. */
 const longestBuild = 6 * 60 * 60_000
 
@@ -139,7 +143,7 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
     return { _tag: "Done", generation: Number(rows[0]?.generation), steps } satisfies Turn
   }
   work.trying = next
-  yield* tx.query(statement("select set_config('lock_timeout', $1, true)", [stepLockTimeout]))
+  yield* tx.query(setLockTimeout)
   if (next.concurrently) {
     yield* PlanStore.mark(tx, id, [next.position], "Running")
     return { _tag: "Build", step: next } satisfies Turn
@@ -249,9 +253,22 @@ const build = <X>(runner: Runner<X>, { planned }: Work, next: StoredStep) =>
     { within: longestBuild }
   )
 
-/** Whether records contradict a step, which trying again would not change. */
-const isContradicted = ({ reason }: DatabaseFailure): boolean =>
-  reason._tag === "Check" || reason._tag === "ForeignKey" || reason._tag === "Unique" || reason._tag === "NotNull"
+/** How records contradict a step, which trying again would not change; in our words, since Postgres' may hold a value. */
+const contradictionOf = ({ reason }: DatabaseFailure): Contradiction | undefined => {
+  switch (reason._tag) {
+    case "Check":
+    case "ForeignKey":
+    case "Unique":
+    case "NotNull":
+      return { how: undefined, isFound: true }
+    case "OutOfRange":
+      return { how: reason.tooLong === true ? "a value is too long for it" : "a value is out of range", isFound: false }
+    case "InvalidText":
+      return { how: "a value is none of that type", isFound: false }
+    default:
+      return undefined
+  }
+}
 
 const evolving = ({ planned }: Work, step: StoredStep): Evolving => ({
   _tag: "Evolving",
@@ -272,11 +289,15 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
   let built: StoredStep | undefined
   const contradicted = (error: DatabaseFailure | ProvisionRefused | Backfill.BackfillErred | X) =>
     Effect.gen(function* () {
-      const erred = error instanceof Backfill.BackfillErred ? `: ${error.message}` : ""
-      if (!(error instanceof Backfill.BackfillErred) && (!isFailure(error) || !isContradicted(error))) {
-        return yield* Effect.fail(error)
+      let contradiction: Contradiction | undefined
+      if (error instanceof Backfill.BackfillErred) contradiction = { how: error.message, isFound: true }
+      else {
+        contradiction = isFailure(error) ? contradictionOf(error) : undefined
+        if (contradiction === undefined) return yield* Effect.fail(error)
       }
-      const message = `records that are there contradict it: ${work.trying?.does ?? "a step"}${erred}`
+      const { how, isFound } = contradiction
+      const does = work.trying?.does ?? "a step"
+      const message = `records that are there contradict it: ${does}${how === undefined ? "" : `: ${how}`}`
       yield* runner.transaction((tx) =>
         Effect.gen(function* () {
           yield* PlanStore.end(tx, planned.id, "Conflict", message)
@@ -289,7 +310,7 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
           )
         })
       )
-      return { _tag: "Conflicting", path: planned.path, message } satisfies Conflicting
+      return { _tag: "Conflicting", path: planned.path, message, isFound } satisfies Conflicting
     })
   for (;;) {
     const one: Turn | Conflicting = yield* runner

@@ -2,88 +2,17 @@
  * An index that is built waits for every older snapshot of the server, which may be hours: whose transaction it waits for
  * stands in the status, and the operator looks after other resources meanwhile.
  */
-import { mkdtemp, rm, writeFile } from "node:fs/promises"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
 import { it } from "@effect/vitest"
-import { ConfigProvider, Duration, Effect, Exit, Layer, Schedule, Scope } from "effect"
+import { Effect, Schedule } from "effect"
 import { describe, expect } from "vitest"
-import * as Operator from "../../src/operator/Operator.ts"
-import { OperatorStatus } from "../../src/operator/state/OperatorStatus.ts"
-import { configOf, connect, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
-import { manifest, parents, specOf } from "./FolderManifests.ts"
-
-const definition = (org: string, object: string, fields: ReadonlyArray<object>, version = "v1") =>
-  manifest(
-    "SchemaDefinition",
-    `${org}-shop-eu`,
-    version === "v1" ? object : `${object}-${version}`,
-    specOf(org, object, fields, version)
-  )
-
-const a = { name: "a", type: "string" }
-
-/** An operator on a folder that holds a definition with ten records; what its status says, and how to change it. */
-const world = Effect.gen(function* () {
-  const database: TestDatabase = yield* freshDatabase
-  const { org } = database
-  const folder = yield* Effect.acquireRelease(
-    Effect.promise(() => mkdtemp(join(tmpdir(), "velocity-builds-"))),
-    (made) => Effect.promise(() => rm(made, { recursive: true, force: true }))
-  )
-  const write = (name: string, text: string) => Effect.promise(() => writeFile(join(folder, name), text))
-  yield* write("parents.yaml", parents(org))
-  yield* write("thing.yaml", definition(org, "thing", [a]))
-  const started = yield* Scope.Scope.pipe(Effect.flatMap(Scope.fork))
-  const start = Effect.fnUntraced(function* (scope: Scope.Scope) {
-    const context = yield* Layer.buildWithScope(
-      Operator.layerWithSql({ manifests: folder, quiet: Duration.zero }).pipe(
-        Layer.provide(ConfigProvider.layer(configOf(database)))
-      ),
-      scope
-    )
-    return yield* OperatorStatus.pipe(Effect.provide(context))
-  })
-  let status = yield* start(started)
-  yield* status.settled
-  /** Ends the operator and starts another one on the folder, when `between` has happened. */
-  const restart = Effect.fnUntraced(function* <E>(between: Effect.Effect<unknown, E>) {
-    yield* Scope.close(started, Exit.void)
-    yield* between
-    status = yield* start(yield* Scope.Scope)
-  })
-  const table = `${org}_shop_eu.thing_v1`
-  const look = (sql: string, params: ReadonlyArray<unknown> = []) => query(database.superuserUrl, sql, params)
-  yield* look(
-    `insert into ${table} (id, created_at, created_by, updated_at, updated_by, a)
-     select gen_random_uuid(), now(), 'x', now(), 'x', 'a' || n from generate_series(1, 10) n`
-  )
-  const said = (object: string) =>
-    Effect.sync(() => {
-      const state = status.resources().find((one) => one.identity.endsWith(`/${object}`))
-      // no replica is there, and so nothing is Ready
-      const provisioned = state?.conditions.find((one) => one.type === "Provisioned")
-      return `${provisioned?.reason}: ${provisioned?.message}`
-    })
-  const until = (object: string, words: string) =>
-    Effect.repeat(said(object), {
-      until: (text) => text.includes(words),
-      schedule: Schedule.spaced("20 millis")
-    })
-  /** A transaction with a snapshot, as an export has one. */
-  const exporter = yield* connect(database.apiUrl)
-  yield* exporter.query("set application_name = 'an export'")
-  yield* exporter.query("begin isolation level repeatable read")
-  const [own] = (yield* exporter.query("select pg_backend_pid()::int4 as pid")).rows
-  const remove = (name: string) => Effect.promise(() => rm(join(folder, name)))
-  return { database, org, table, look, write, remove, restart, until, exporter, pid: Number(own?.pid) }
-})
+import { connect } from "../support/Database.ts"
+import { a, definition, folderWorld } from "./FolderWorld.ts"
 
 describe("an index that waits for an older snapshot", () => {
   it.live("names the pid in the status, and keeps nobody waiting", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { exporter, look, org, pid, table, until, write } = yield* world
+        const { exporter, look, org, pid, table, until, write } = yield* folderWorld
         yield* write("thing.yaml", definition(org, "thing", [{ ...a, indexed: true }]))
         const waiting = yield* until("thing", "waits for")
         expect(waiting).toBe(
@@ -106,7 +35,7 @@ describe("an index that waits for an older snapshot", () => {
   it.live("says of records that contradict it what it would have said in place", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { database, exporter, org, table, until, write } = yield* world
+        const { database, exporter, org, table, until, write } = yield* folderWorld
         yield* exporter.query("rollback")
         // a second record with the first one's value, which nobody sees yet and the build waits for
         const writer = yield* connect(database.superuserUrl)
@@ -126,7 +55,7 @@ describe("an index that waits for an older snapshot", () => {
   it.live("leaves connections for everything else, however many wait", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { exporter, look, org, until, write } = yield* world
+        const { exporter, look, org, until, write } = yield* folderWorld
         const objects = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
         for (const object of objects) yield* write(`${object}.yaml`, definition(org, object, [a]))
         for (const object of objects) {
@@ -153,7 +82,7 @@ describe("an index that waits for an older snapshot", () => {
   it.live("is given up when its definition is changed", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { exporter, look, org, table, until, write } = yield* world
+        const { exporter, look, org, table, until, write } = yield* folderWorld
         yield* write("thing.yaml", definition(org, "thing", [{ ...a, indexed: true }]))
         yield* until("thing", "waits for")
         yield* write("thing.yaml", definition(org, "thing", [a]))
@@ -172,7 +101,7 @@ describe("an index that waits for an older snapshot", () => {
   it.live("is given up with a version that goes before it has come, and holds up no other version", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { exporter, look, org, remove, table, until, write } = yield* world
+        const { exporter, look, org, remove, table, until, write } = yield* folderWorld
         const shut = { ...a, indexed: true }
         yield* write("thing-v2.yaml", definition(org, "thing", [shut], "v2"))
         yield* until("thing-v2", "waits for")
@@ -195,7 +124,7 @@ describe("an index that waits for an older snapshot", () => {
   it.live("is given up too where its operator was killed before it had said anything of it", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { exporter, look, org, remove, restart, until, write } = yield* world
+        const { exporter, look, org, remove, restart, until, write } = yield* folderWorld
         yield* write("thing-v2.yaml", definition(org, "thing", [{ ...a, indexed: true }], "v2"))
         yield* until("thing-v2", "waits for")
         yield* restart(

@@ -1,8 +1,19 @@
 /** Manifests for a folder's operator, as text: the domain `{org}/shop/eu` with its parents, and definitions in it. */
 
 /** A document of a file; JSON is YAML. */
-export const manifest = (kind: string, namespace: string | undefined, name: string, spec: object): string =>
-  JSON.stringify({ apiVersion: "velocity.sh/v1", kind, metadata: { name, ...(namespace && { namespace }) }, spec })
+export const manifest = (
+  kind: string,
+  namespace: string | undefined,
+  name: string,
+  spec: object,
+  annotations?: Readonly<Record<string, string>>
+): string =>
+  JSON.stringify({
+    apiVersion: "velocity.sh/v1",
+    kind,
+    metadata: { name, ...(namespace && { namespace }), ...(annotations && { annotations }) },
+    spec
+  })
 
 /** Organisation, Application and Domain. */
 export const parents = (org: string): string =>

@@ -299,7 +299,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
     it.effect("gives a lock up that does not come, and comes again", () =>
       Effect.scoped(
         Effect.gen(function* () {
-          const { apply, database, define, domain, look, runner, schema } = yield* makeWorld
+          const { apply, database, define, domain, look, runner, schema, sql } = yield* makeWorld
           yield* domain()
           yield* apply(define({ object: "locked", fields: [{ name: "a", type: "string" }] }))
           yield* look(insertSql(`${schema}.locked_v1`, "a", "'x'", 1))
@@ -313,7 +313,16 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
           const refused = yield* Effect.flip(Evolution.provision(runner, wanted))
           expect(refused).toMatchObject({ reason: { _tag: "LockTimeout" } })
           yield* holder.query("rollback")
-          expect(yield* Evolution.provision(runner, wanted)).toMatchObject({ _tag: "Applied" })
+          // one transaction or a plan of steps: requests stand behind it for less than deadlock_timeout
+          const { outcome, waits } = yield* sql.transaction((tx) =>
+            Effect.gen(function* () {
+              const outcome = yield* Provision.apply(tx, wanted)
+              const { rows } = yield* tx.query(statement("select current_setting('lock_timeout') as waits"))
+              return { outcome, waits: rows[0]?.waits }
+            })
+          )
+          expect(outcome).toMatchObject({ _tag: "Applied" })
+          expect(waits).toBe("500ms")
         })
       )
     )

@@ -19,11 +19,11 @@ import { organisationReconciler } from "../reconcile/OrganisationReconciler.ts"
 import { orphaned } from "../reconcile/Orphans.ts"
 import { roleBindingReconciler } from "../reconcile/RoleBindingReconciler.ts"
 import { schemaDefinitionReconciler } from "../reconcile/SchemaDefinitionReconciler.ts"
-import { holds, stalled } from "../state/Conditions.ts"
+import { holds, stalled, waiting } from "../state/Conditions.ts"
 import { Fence, Superseded } from "../state/Fence.ts"
 import type { ManifestProblem } from "../state/Manifests.ts"
 import { OperatorStatus, type StatusChange } from "../state/OperatorStatus.ts"
-import { concluded, type Failures, type Reconciler, type World } from "../state/Reconciler.ts"
+import { concluded, type Failing, type Failures, type Reconciler, type World, wordsOf } from "../state/Reconciler.ts"
 import { type Generations, ResourceStatuses } from "../state/ResourceStatus.ts"
 import { type KeyDelivery, type Reading, type Source, SourceFailure } from "../state/Source.ts"
 import * as ControllerMetrics from "./ControllerMetrics.ts"
@@ -309,6 +309,38 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       yield* addAll([...departed, ...store.keys()])
     })
 
+  /**
+   * Says of a resource what fails, which would else be in the log alone. Once is not told: what passes by itself in half a
+   * second would be two writes for nothing. Where it is the database that fails there is no place to say it.
+   */
+  const sayFailure = (identity: string, error: unknown) =>
+    Effect.gen(function* () {
+      const reconciler = reconcilers[kindOf(identity)]
+      const resource = store.get(identity)
+      if (reconciler === undefined || spoiled.has(identity)) return
+      if (resource === undefined && !departed.has(identity)) return
+      const before = statuses.get(identity)
+      const retrying: Failing = { reason: "Retrying", message: wordsOf(error) }
+      const { message, reason, status } =
+        resource === undefined
+          ? retrying
+          : yield* reconciler.failing?.(world, resource as ResourceOf<Kind>, error) ?? Effect.succeed(retrying)
+      const isSame = resource !== undefined && statuses.generationOf(identity, resource) === before?.generation
+      const verdict = waiting(
+        reason,
+        `${message}; it is tried again`,
+        isSame && holds(before?.conditions ?? [], "Provisioned")
+      )
+      const conclusion = concluded(verdict, status ?? before?.status ?? {})
+      const serving =
+        resource === undefined
+          ? undefined
+          : yield* reconciler.serving?.(world, resource as ResourceOf<Kind>, conclusion) ?? Effect.undefined
+      const said = yield* statuses.conclude(identity, resource, verdict, conclusion.status, serving)
+      if (said.changed) yield* tell({ _tag: "Resource", state: said.state })
+      yield* report(identity)
+    }).pipe(Effect.catchCause((cause) => Effect.logWarning(`what failed of ${identity} could not be said`, cause)))
+
   const work = Effect.gen(function* () {
     const { key, waited } = yield* queue.take
     yield* ControllerMetrics.waited(waited)
@@ -326,13 +358,15 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
         yield* Deferred.fail(superseded, error)
         return yield* Effect.never
       }
+      // what the API server refuses is told where it is asked again
+      if (queue.failures(key) > 0 && !(error instanceof SourceFailure)) yield* sayFailure(key, error)
       const again = yield* queue.retry(key)
       const what = `${key} failed and is tried again in ${Duration.format(again)}`
       // a refusal of the API server says it all; anything else is told with where it came from
       yield* error instanceof SourceFailure
         ? Effect.logWarning(`${what}: ${error.message}`)
         : Effect.logWarning(what, exit.cause)
-      yield* tell({ _tag: "Failure", identity: key, message: error instanceof Error ? error.message : String(error) })
+      yield* tell({ _tag: "Failure", identity: key, message: wordsOf(error) })
     }
     yield* restIfIdle
   })

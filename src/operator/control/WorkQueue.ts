@@ -30,6 +30,8 @@ export interface WorkQueue {
   readonly retry: (key: string) => Effect.Effect<Duration.Duration>
   /** A key comes again after a time; adding it meanwhile brings it at once. Without a wait it is added behind the others. */
   readonly later: (key: string, wait: Duration.Duration) => Effect.Effect<void>
+  /** How many tries of a key have failed since it was last good. */
+  readonly failures: (key: string) => number
   /** How many stand in the queue, those at work and those that wait for another try not counted. */
   readonly depth: () => number
   /** Whether nothing stands in the queue or is at work. */
@@ -111,6 +113,7 @@ export const make = Effect.fnUntraced(function* (groupOf: (key: string) => strin
       return wait
     }),
     later,
+    failures: (key) => failures.get(key) ?? 0,
     depth: () => ready.size,
     idle: () => ready.size === 0 && working.size === 0
   } satisfies WorkQueue

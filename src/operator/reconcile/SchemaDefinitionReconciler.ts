@@ -3,10 +3,13 @@ import { Effect } from "effect"
 import { chainOf, formatPath } from "../../domain/Names.ts"
 import type { ResourceOf } from "../../domain/Resource.ts"
 import { pathOfDefinition } from "../../domain/SchemaDefinition.ts"
+import { DatabaseFailure } from "../../postgres/DatabaseFailure.ts"
 import { statement } from "../../postgres/Statement.ts"
 import * as Evolution from "../../provisioning/Evolution.ts"
+import * as Locks from "../../provisioning/Locks.ts"
 import * as Provision from "../../provisioning/Provision.ts"
 import { renderStep } from "../../provisioning/plan/Plan.ts"
+import * as PlanStore from "../../provisioning/plan/PlanStore.ts"
 import { servingOf, someOf } from "../../provisioning/ServingState.ts"
 import type { Origin } from "../../provisioning/table/Origin.ts"
 import { refused } from "../../provisioning/table/ProvisionRefused.ts"
@@ -15,7 +18,7 @@ import { backfillFaults, compileBackfill, ruleFaults } from "../../records/type/
 import { ready, stalled, waiting } from "../state/Conditions.ts"
 import type { Superseded } from "../state/Fence.ts"
 import { isProvisioned, parentVerdict } from "../state/Parents.ts"
-import { concluded, type Reconciled, type Reconciler } from "../state/Reconciler.ts"
+import { concluded, type Reconciled, type Reconciler, wordsOf } from "../state/Reconciler.ts"
 import { verdictOf } from "../state/Refusals.ts"
 import { judge, type Serving } from "../state/Serving.ts"
 import * as DriftWatch from "./DriftWatch.ts"
@@ -50,8 +53,11 @@ const progressText = ({ building, does, estimate, position, rows, steps }: Evolu
 const conclusionOf = (text: string, outcome: Evolution.Result, ownRows: boolean): Reconciled => {
   const status = { path: text }
   switch (outcome._tag) {
-    case "Conflicting":
-      return { ...concluded(stalled("DataConflict", outcome.message), status), again: 60_000 }
+    case "Conflicting": {
+      const conclusion = concluded(stalled("DataConflict", outcome.message), status)
+      // what only the step tells, which may be an index of hours, is tried again when everything is
+      return outcome.isFound ? { ...conclusion, again: 60_000 } : conclusion
+    }
     case "Evolving":
       return {
         ...concluded(waiting("Evolving", progressText(outcome), true), { ...status, plan: { hash: outcome.hash } }),
@@ -84,6 +90,23 @@ const conclusionOf = (text: string, outcome: Evolution.Result, ownRows: boolean)
   }
 }
 
+/** Who holds the lock that did not come, and which step of a plan it was that failed. */
+const failing: NonNullable<Reconciler<"SchemaDefinition">["failing"]> = (world, { spec }, error) =>
+  world.fence.read((tx) =>
+    Effect.gen(function* () {
+      const plan = yield* PlanStore.open(tx, formatPath(pathOfDefinition(spec)))
+      const steps = plan?.state === "Running" ? yield* PlanStore.steps(tx, plan.id) : []
+      const step = steps.find((one) => one.state !== "Done")
+      const at = step === undefined ? "" : `step ${step.position} of ${steps.length}: ${step.does}; `
+      if (!(error instanceof DatabaseFailure) || error.reason._tag !== "LockTimeout") {
+        return { reason: "Retrying", message: `${at}${wordsOf(error)}` }
+      }
+      const holders = yield* Locks.heldBy(tx, spec)
+      const waits = holders.length === 0 ? "a lock that others hold" : holders.join(" and ")
+      return { reason: "WaitsForLock", message: `${at}it waits for ${waits}` }
+    })
+  )
+
 /** Whether what is served is what the resource says, in its newest generation. */
 const isAsWanted = ({ status, verdict }: Reconciled): boolean =>
   status.generation !== undefined && (verdict._tag === "Ready" || verdict.reason === "RefMissing")
@@ -103,6 +126,7 @@ const conclusionWithDrift = (conclusion: Reconciled, { differences, repaired }: 
 
 export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
   kind: "SchemaDefinition",
+  failing,
   reconcile: (world, resource) =>
     Effect.gen(function* () {
       const path = pathOfDefinition(resource.spec)

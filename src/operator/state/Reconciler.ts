@@ -52,6 +52,17 @@ export interface Departed {
 
 export type Failures = DatabaseFailure | Superseded
 
+/** What is said of a resource that fails again and again. */
+export interface Failing {
+  readonly reason: string
+  readonly message: string
+  /** What is said beside the conditions, where that is another than before. */
+  readonly status?: Readonly<Record<string, unknown>> | undefined
+}
+
+/** A failure in its own words. */
+export const wordsOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
 /** See the module. */
 export interface Reconciler<K extends Kind> {
   readonly kind: K
@@ -60,6 +71,8 @@ export interface Reconciler<K extends Kind> {
   readonly serving?: (world: World, resource: ResourceOf<K>, conclusion: Reconciled) => Effect.Effect<Serving, Failures>
   /** Ends what the resource had; a verdict where it cannot go yet. */
   readonly remove: (world: World, departed: Departed) => Effect.Effect<Verdict | undefined, Failures>
+  /** What is said of one that fails again and again, where there is more to say than how. */
+  readonly failing?: (world: World, resource: ResourceOf<K>, error: unknown) => Effect.Effect<Failing, Failures>
   /** The resources that may have waited for this one, or depend on what it says. */
   readonly dependents: (world: World, resource: ResourceOf<K>) => ReadonlyArray<Resource>
 }

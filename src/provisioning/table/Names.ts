@@ -34,8 +34,11 @@ export const lockDomain = (tx: Tx, chain: string) =>
     statement("select pg_advisory_xact_lock(hashtextextended($1, 0))::text as locked", [`velocity/provision/${chain}`])
   )
 
-/** How long DDL waits for a table that is in use, before it gives way and is tried again later. */
-export const ddlLockTimeout = "2s"
+/**
+ * How long DDL waits for a table that is in use, its own or one that it refers to, before it gives way and is tried again
+ * later: every request comes to stand behind it. Less than deadlock_timeout, so that none of them is chosen to give way.
+ */
+export const ddlLockTimeout = "500ms"
 
 /** Sets it for this transaction. */
 export const setLockTimeout = statement("select set_config('lock_timeout', $1, true)", [ddlLockTimeout])
