@@ -26,7 +26,7 @@ export interface Drift {
 }
 
 // a plan of another version is a plan for the same table
-const rowSql = `select id, storage_id, pg_schema, coalesce((select o.pg_table from platform.schema_defs o where o.id = s.owner_id), pg_table) as pg_table, serving::text as serving, serving_hash, fingerprint,
+const rowSql = `select id, storage_id, pg_schema, coalesce((select o.pg_table from platform.schema_defs o where o.id = s.owner_id), pg_table) as pg_table, serving::text as serving, serving_hash, fingerprint, approvals,
   fingerprint_version = current_setting('server_version_num') as same_version,
   exists (select from platform.plans p where p.path = s.path and p.state in ('Waiting', 'Running')) or exists (
     select from platform.plans p join platform.schema_defs f on f.path = p.path where f.storage_id = s.storage_id and p.state = 'Running') as planned
@@ -77,7 +77,11 @@ export const repair = Effect.fn("Drift.repair")(function* (tx: Tx, path: string,
     })
   const does = steps.filter((one) => one.lock !== "none").map((one) => one.does)
   if (steps.length > 0 && !isAtOnce({ steps })) {
-    const plan = planOfDiff(path, String(row.serving_hash), actual, { steps, faults: [], notes: [] })
+    const plan = planOfDiff(path, String(row.serving_hash), Number(row.approvals), actual, {
+      steps,
+      faults: [],
+      notes: []
+    })
     yield* PlanStore.insert(tx, plan, "Running", undefined)
     yield* entry("operator.drift.repair", { steps: does, plan: plan.hash })
     return { repaired: does, differences: [], planned: true }

@@ -26,7 +26,7 @@ export interface WantedDefinition {
 export type Row = Readonly<Record<string, unknown>>
 
 export const rowSql = `select id, storage_id, owner_id, (select o.pg_table from platform.schema_defs o where o.id = schema_defs.owner_id) as owner_table, serving_hash, (select p.id::text from platform.plans p where p.path = schema_defs.path and p.state in ('Waiting', 'Running')) as plan,
-  serving is not null as serving, generation::text as generation, foreign_keys, pg_schema, pg_table,
+  serving is not null as serving, generation::text as generation, foreign_keys, pg_schema, pg_table, approvals,
   state, source, namespace, name from platform.schema_defs where path = $1`
 
 /** Which of these paths are served, so that a foreign key can point to them. */

@@ -219,7 +219,7 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
     : Effect.map(compare(tx, spec, schema, actual, ids), (compared) => ({ ...compared, actual }))
   const refusal = refusalOfFaults(made.diff)
   if (refusal !== undefined) return yield* refusal
-  const plan = planOfDiff(text, hash, made.actual, made.diff)
+  const plan = planOfDiff(text, hash, Number(row?.approvals ?? 0), made.actual, made.diff)
   const names = { pg_schema: schema, pg_table: table }
   const isApproved = approval?.hash === plan.hash || (open?.hash === plan.hash && open.approvedBy !== undefined)
   const state = needsApproval(plan) && !isApproved ? "Waiting" : "Running"

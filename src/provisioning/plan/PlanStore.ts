@@ -87,7 +87,17 @@ export const wasBegun = (tx: Tx, path: string, hash: string): Effect.Effect<bool
     ({ rows }) => rows.length > 0
   )
 
-/** Keeps a plan that was made. */
+/** Counts an approval that has its effect now: whatever is planned after it has another hash. */
+const countApproval = (tx: Tx, id: string) =>
+  tx.query(
+    statement(
+      `update platform.schema_defs set approvals = approvals + 1
+       where path = (select p.path from platform.plans p where p.id = $1::uuid)`,
+      [id]
+    )
+  )
+
+/** Keeps a plan that was made, and counts its approval. */
 export const insert = Effect.fnUntraced(function* (
   tx: Tx,
   plan: Plan,
@@ -112,6 +122,7 @@ export const insert = Effect.fnUntraced(function* (
       [id, JSON.stringify(plan.steps)]
     )
   )
+  if (approvedBy !== undefined) yield* countApproval(tx, id)
   return id
 })
 
@@ -152,11 +163,14 @@ export const steps = (tx: Tx, id: string): Effect.Effect<ReadonlyArray<StoredSte
 
 /** Records an approval, and that the plan is to be carried out. */
 export const approve = (tx: Tx, id: string, by: string) =>
-  tx.query(
-    statement(
-      "update platform.plans set state = 'Running', approved_by = $2, approved_at = now() where id = $1::uuid",
-      [id, by]
-    )
+  Effect.andThen(
+    tx.query(
+      statement(
+        "update platform.plans set state = 'Running', approved_by = $2, approved_at = now() where id = $1::uuid",
+        [id, by]
+      )
+    ),
+    countApproval(tx, id)
   )
 
 /** Ends a plan. */
