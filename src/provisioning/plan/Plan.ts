@@ -36,7 +36,7 @@ export interface Step {
   readonly computes?: string | undefined
   /** It puts right what somebody did by hand, and touches no record and no promise of the definition. */
   readonly repairs: boolean
-  /** The index that it builds. */
+  /** The index that it builds, makes room for or comments on. */
   readonly object?: string | undefined
   /** Rows that it reads or writes, about; undefined where it looks at none. */
   readonly estimate?: number | undefined
