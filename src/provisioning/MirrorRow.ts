@@ -93,14 +93,16 @@ export const insertRow = Effect.fnUntraced(function* (
 export const want = Effect.fnUntraced(function* (tx: Tx, { origin, spec }: WantedDefinition, id: number) {
   yield* tx.query(
     statement(
-      "update platform.schema_defs set wanted = $2::jsonb, wanted_hash = $3, updated_at = now() where id = $1",
+      `update platform.schema_defs set wanted = $2::jsonb, wanted_hash = $3, updated_at = now()
+       where id = $1 and wanted_hash is distinct from $3`,
       [id, JSON.stringify(spec), wantedHash(spec)]
     )
   )
   yield* tx.query(
     statement(
       `update platform.schema_defs set source = $2, namespace = $3, name = $4, uid = $5, resource_generation = $6
-       where id = $1 and serving is null and state <> 'Withdrawing'`,
+       where id = $1 and serving is null and state <> 'Withdrawing'
+         and (source, namespace, name, uid, resource_generation) is distinct from ($2, $3, $4, $5, $6::int8)`,
       [id, ...originParams(origin)]
     )
   )
