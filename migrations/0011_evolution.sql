@@ -7,6 +7,10 @@ select platform.migrate_column(w.relation, w.name, w.type) from (values
   -- the table's catalogue as provisioning left it, and the server's version that printed it
   ('schema_defs', 'fingerprint', 'text'),
   ('schema_defs', 'fingerprint_version', 'text'),
+  -- how many plans were approved; each hash is over it, so that an approval has one effect
+  ('schema_defs', 'approvals', 'integer not null default 0'),
+  -- when one that waits was last found to be what would be made now
+  ('plans', 'looked_at', 'timestamptz'),
   ('plan_steps', 'does', 'text not null default '''''),
   ('plan_steps', 'why', 'text'),
   ('plan_steps', 'needs_approval', 'boolean not null default false'),

@@ -26,7 +26,7 @@ export interface WantedDefinition {
 export type Row = Readonly<Record<string, unknown>>
 
 export const rowSql = `select id, storage_id, owner_id, (select o.pg_table from platform.schema_defs o where o.id = schema_defs.owner_id) as owner_table, serving_hash, (select p.id::text from platform.plans p where p.path = schema_defs.path and p.state in ('Waiting', 'Running')) as plan,
-  serving is not null as serving, generation::text as generation, foreign_keys, pg_schema, pg_table,
+  serving is not null as serving, generation::text as generation, foreign_keys, pg_schema, pg_table, approvals,
   state, source, namespace, name from platform.schema_defs where path = $1`
 
 /** Which of these paths are served, so that a foreign key can point to them. */
@@ -93,14 +93,16 @@ export const insertRow = Effect.fnUntraced(function* (
 export const want = Effect.fnUntraced(function* (tx: Tx, { origin, spec }: WantedDefinition, id: number) {
   yield* tx.query(
     statement(
-      "update platform.schema_defs set wanted = $2::jsonb, wanted_hash = $3, updated_at = now() where id = $1",
+      `update platform.schema_defs set wanted = $2::jsonb, wanted_hash = $3, updated_at = now()
+       where id = $1 and wanted_hash is distinct from $3`,
       [id, JSON.stringify(spec), wantedHash(spec)]
     )
   )
   yield* tx.query(
     statement(
       `update platform.schema_defs set source = $2, namespace = $3, name = $4, uid = $5, resource_generation = $6
-       where id = $1 and serving is null and state <> 'Withdrawing'`,
+       where id = $1 and serving is null and state <> 'Withdrawing'
+         and (source, namespace, name, uid, resource_generation) is distinct from ($2, $3, $4, $5, $6::int8)`,
       [id, ...originParams(origin)]
     )
   )

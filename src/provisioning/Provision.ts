@@ -130,16 +130,15 @@ export const current = Effect.fnUntraced(function* (tx: Tx, wanted: WantedDefini
     const plan = yield* PlanStore.byId(tx, row.plan)
     if (plan?.state !== "Waiting" || plan.specHash !== wantedHash(wanted.spec) || plan.age > freshFor) return undefined
     if (plan.approvedBy !== undefined || wanted.approval?.hash === plan.hash) return undefined
-    return plannedOf(plan, yield* PlanStore.steps(tx, plan.id), row, yield* isOvertaken(tx, path, wanted, plan.hash))
+    const overtaken = yield* isOvertaken(tx, path, plan.specHash, wanted)
+    return plannedOf(plan, yield* PlanStore.steps(tx, plan.id), row, overtaken)
   }
   return yield* unchanged(tx, wanted, row)
 })
 
-/** Whether somebody approved another plan than this, and that one was never begun. */
-const isOvertaken = (tx: Tx, path: string, { approval }: WantedDefinition, hash: string) =>
-  approval === undefined || approval.hash === hash
-    ? Effect.succeed(false)
-    : Effect.map(PlanStore.wasBegun(tx, path, approval.hash), (begun) => !begun)
+/** Whether a plan that waits has taken the place of one that was approved. */
+const isOvertaken = (tx: Tx, path: string, specHash: string, { approval }: WantedDefinition) =>
+  PlanStore.isOvertaken(tx, path, specHash, approval?.hash)
 
 /** What the domain and its other definitions have against this one. */
 const refusalOf = Effect.fnUntraced(function* (tx: Tx, wanted: WantedDefinition, row: Row | undefined) {
@@ -219,7 +218,7 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
     : Effect.map(compare(tx, spec, schema, actual, ids), (compared) => ({ ...compared, actual }))
   const refusal = refusalOfFaults(made.diff)
   if (refusal !== undefined) return yield* refusal
-  const plan = planOfDiff(text, hash, made.actual, made.diff)
+  const plan = planOfDiff(text, hash, Number(row?.approvals ?? 0), made.actual, made.diff)
   const names = { pg_schema: schema, pg_table: table }
   const isApproved = approval?.hash === plan.hash || (open?.hash === plan.hash && open.approvedBy !== undefined)
   const state = needsApproval(plan) && !isApproved ? "Waiting" : "Running"
@@ -228,7 +227,6 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
   if (shown) return stored("")
 
   if (state === "Waiting" || !isAtOnce(plan) || needsApproval(plan)) {
-    const overtaken = yield* isOvertaken(tx, text, wanted, plan.hash)
     const entry = (action: string, payload: object) =>
       AuditChain.insert(tx, { chain, actor: actorOf(origin), action, outcome: "ok", schemaPath: text, payload })
     const by = approval?.hash === plan.hash ? approval.by : open?.hash === plan.hash ? open.approvedBy : undefined
@@ -237,8 +235,8 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
       if (state === "Running") {
         yield* PlanStore.approve(tx, open.id, by ?? "")
         yield* entry("operator.plan.approve", { plan: plan.hash, by })
-      }
-      return { ...stored(open.id), overtaken }
+      } else if (open.age > freshFor) yield* PlanStore.renew(tx, open.id)
+      return { ...stored(open.id), overtaken: yield* isOvertaken(tx, text, hash, wanted) }
     }
     if (open !== undefined) {
       yield* PlanStore.end(tx, open.id, "Overtaken", "another plan took its place")
@@ -251,7 +249,7 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
       approvedBy: state === "Running" && needsApproval(plan) ? by : null,
       steps: plan.steps.map((one) => one.does).slice(0, 100)
     })
-    return { ...stored(id), overtaken }
+    return { ...stored(id), overtaken: state === "Waiting" && (yield* isOvertaken(tx, text, hash, wanted)) }
   }
 
   if (open !== undefined) yield* PlanStore.end(tx, open.id, "Overtaken", "the definition is another")

@@ -125,11 +125,18 @@ export const refusalOfFaults = ({ faults }: Diff): ProvisionRefused | undefined 
 }
 
 /** The plan of a comparison. */
-export const planOfDiff = (path: string, hash: string, actual: Catalogue.Catalogue, { notes, steps }: Diff): Plan => {
+export const planOfDiff = (
+  path: string,
+  hash: string,
+  approvals: number,
+  actual: Catalogue.Catalogue,
+  { notes, steps }: Diff
+): Plan => {
   const building = new Set(steps.flatMap((one) => (one.object === undefined ? [] : [one.object])))
   // the definition is served anew though the table needs nothing
   const all = steps.some((one) => one.phase === "switch") ? steps : withSwitch(steps)
-  return planOf({ path, specHash: hash, fingerprint: Catalogue.fingerprint(actual, building), steps: all, notes })
+  const fingerprint = Catalogue.fingerprint(actual, building)
+  return planOf({ path, specHash: hash, fingerprint, approvals, steps: all, notes })
 }
 
 const withSwitch = (steps: Plan["steps"]): Plan["steps"] => {

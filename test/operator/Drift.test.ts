@@ -63,6 +63,38 @@ layer(Layer.empty, { excludeTestServices: true })("drift", (it) => {
       expect(yield* said).toBe(drifted)
       yield* look(`alter table ${table} alter column a drop not null`)
       expect(yield* said).toBe(`True Provisioned: ${served}`)
+
+      // so it is with what is served on while another definition waits, or is refused
+      const thing = join(folder, "thing.yaml")
+      const text = yield* Effect.promise(() => readFile(thing, "utf8"))
+      const isSecure = look(
+        `select relrowsecurity and relforcerowsecurity as yes from pg_class where oid = '${table}'::regclass`
+      )
+      const open = Effect.andThen(
+        look(`alter table ${table} disable row level security, add column if not exists mine int4`),
+        look(`grant delete, truncate on ${table} to public`)
+      )
+      const mine = "meanwhile the table was changed by hand: column mine is there and is not asked for"
+      for (const [change, reason] of [
+        [text.replace(/.*name: b.*/u, ""), "ApprovalRequired"],
+        [text.replace("a, type: string", "a, type: integer"), "CannotEvolve"],
+        [
+          text.replace("  access:", '  validation: { rules: [{ rule: "self.none", message: m }] }\n  access:'),
+          "Invalid"
+        ]
+      ] as const) {
+        yield* Effect.promise(() => writeFile(thing, change))
+        yield* open
+        const message = yield* said
+        expect(message).toContain(`False ${reason}: `)
+        expect(message).toContain(mine)
+        expect(yield* isSecure, reason).toEqual([{ yes: true }])
+        expect(
+          yield* look(
+            `select count(*)::int4 as open from information_schema.role_table_grants where table_schema || '.' || table_name = '${table}' and grantee = 'PUBLIC'`
+          )
+        ).toEqual([{ open: 0 }])
+      }
     })
   )
 })

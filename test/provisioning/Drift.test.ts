@@ -93,6 +93,56 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
     })
   )
 
+  it.effect("is found and repaired while a plan waits, which is the same plan afterwards", () =>
+    Effect.gen(function* () {
+      const { define, find, look, provision, schema, spec, table, sql, path } = yield* prepared("waits")
+      const less = define({ object: "waits", fields: fields.slice(0, 1) })
+      const plan = yield* provision(less)
+      expect(plan).toMatchObject({ _tag: "Planned", state: "Waiting" })
+      expect(yield* find).toEqual([])
+      const ix = constraintName("ix", "waits_v1", ["a"])
+      yield* look(`alter table ${table} disable row level security`)
+      yield* look(`grant delete, truncate on ${table} to public`)
+      yield* look(`drop index ${schema}.${ix}`)
+      const missing = `index ${ix} is missing`
+      expect(yield* find).toEqual([
+        "row-level security is false and should be true",
+        missing,
+        "grant PUBLIC DELETE is there and is not asked for",
+        "grant PUBLIC TRUNCATE is there and is not asked for"
+      ])
+      // what takes a plan of its own is left to the one that waits
+      const repair = sql.transaction((tx) => Drift.repair(tx, path, "operator/folder", false))
+      expect(yield* repair).toEqual({
+        repaired: ["what is not asked for away", "access"],
+        differences: [missing],
+        planned: false
+      })
+      expect(yield* find).toEqual([missing])
+      yield* look(`create index ${ix} on ${table} (a, id) where deleted_at is null`)
+      yield* repair
+      expect(yield* find).toEqual([])
+      expect(yield* provision(less)).toEqual(plan)
+      expect((yield* provision(spec))._tag).toBe("Applied")
+    })
+  )
+
+  it.effect("is put right at once where rights are concerned, though an index is still to be built", () =>
+    Effect.gen(function* () {
+      const { find, look, path, schema, sql, table } = yield* prepared("first")
+      const ix = constraintName("ix", "first_v1", ["a"])
+      yield* look(`drop index ${schema}.${ix}`)
+      yield* look(`alter table ${table} disable row level security`)
+      const result = yield* sql.transaction((tx) => Drift.repair(tx, path, "operator/folder"))
+      expect(result).toMatchObject({ repaired: ["index a", "access"], planned: true })
+      expect(yield* look(`select relrowsecurity from pg_class where oid = '${table}'::regclass`)).toEqual([
+        { relrowsecurity: true }
+      ])
+      // the plan is carried out
+      expect(yield* find).toEqual([])
+    })
+  )
+
   it.effect("is told and left where a record or a promise would be touched", () =>
     Effect.gen(function* () {
       const { find, look, repair, table } = yield* prepared("kept")

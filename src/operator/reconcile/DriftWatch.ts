@@ -40,16 +40,20 @@ export const settled = Effect.fnUntraced(function* ({ fence }: World, path: stri
 
 const asTheyAre = (differences: ReadonlyArray<string>): Found => ({ differences, repaired: [], planned: false })
 
-/** What is otherwise than it should be with a definition's table; looks when it is time to. */
+/**
+ * What is otherwise than it should be with a definition's table; looks when it is time to, or `now`. `isWanted` as in
+ * `Drift.repair`.
+ */
 export const watch = Effect.fnUntraced(function* (
   world: World,
-  path: string
+  path: string,
+  { isWanted, now: isDue }: { readonly isWanted: boolean; readonly now: boolean }
 ): Effect.fn.Return<Found, Failures | ProvisionRefused> {
   const { fence } = world
   const looked = lookedBy(fence)
   const last = looked.get(path)
   const now = yield* Clock.currentTimeMillis
-  if (last !== undefined && now - last.at < (last.differences.length > 0 ? lookAgain : lookEvery)) {
+  if (!isDue && last !== undefined && now - last.at < (last.differences.length > 0 ? lookAgain : lookEvery)) {
     return asTheyAre(last.differences)
   }
   const { differences } = yield* fence.read((tx) => Drift.find(tx, path))
@@ -58,7 +62,7 @@ export const watch = Effect.fnUntraced(function* (
     return asTheyAre([])
   }
   yield* Effect.logWarning(`the table of ${path} was changed by hand: ${differences.join("; ")}`)
-  const result = yield* fence.transaction((tx) => Drift.repair(tx, path, `operator/${fence.source}`))
+  const result = yield* fence.transaction((tx) => Drift.repair(tx, path, `operator/${fence.source}`, isWanted))
   if (!result.planned) looked.set(path, { at: now, differences: result.differences })
   return result
 })

@@ -12,7 +12,7 @@ import { renderStep } from "../../provisioning/plan/Plan.ts"
 import * as PlanStore from "../../provisioning/plan/PlanStore.ts"
 import { servingOf, someOf } from "../../provisioning/ServingState.ts"
 import type { Origin } from "../../provisioning/table/Origin.ts"
-import { refused } from "../../provisioning/table/ProvisionRefused.ts"
+import { type ProvisionRefused, refused } from "../../provisioning/table/ProvisionRefused.ts"
 import { giveUp, withdraw } from "../../provisioning/Withdrawal.ts"
 import { backfillFaults, compileBackfill, ruleFaults } from "../../records/type/Rules.ts"
 import { ready, stalled, waiting } from "../state/Conditions.ts"
@@ -115,11 +115,13 @@ const isOf = (one: Origin, other: Origin): boolean =>
   one.source === other.source && one.namespace === other.namespace && one.name === other.name
 
 const conclusionWithDrift = (conclusion: Reconciled, { differences, repaired }: DriftWatch.Found): Reconciled => {
-  if (differences.length > 0) {
-    const verdict = stalled("Drifted", `the table was changed by hand: ${differences.join("; ")}`)
-    return { ...conclusion, verdict, again: DriftWatch.lookAgain }
+  const { again = DriftWatch.lookAgain, verdict } = conclusion
+  const told = `the table was changed by hand: ${differences.join("; ")}`
+  // what keeps it from being served as wanted comes first
+  if (differences.length > 0 && !isAsWanted(conclusion)) {
+    return { ...conclusion, verdict: { ...verdict, message: `${verdict.message}; meanwhile ${told}` }, again }
   }
-  const { verdict } = conclusion
+  if (differences.length > 0) return { ...conclusion, verdict: stalled("Drifted", told), again: DriftWatch.lookAgain }
   if (repaired.length === 0 || verdict._tag !== "Ready") return conclusion
   return { ...conclusion, verdict: ready(`${verdict.message}; put right: ${repaired.join(", ")}`, "DriftRepaired") }
 }
@@ -145,28 +147,41 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
         ...one,
         pointer: `/spec${one.pointer}`
       }))
-      if (rules.length > 0) {
-        return concluded(verdictOf(refused("Invalid", "a rule cannot be admitted", rules)), { path: text })
-      }
+      /** What is served on is looked after while something else is wanted. */
+      const refusedAs = Effect.fnUntraced(function* (refusal: ProvisionRefused) {
+        const conclusion = concluded(verdictOf(refusal), { path: text })
+        const state = yield* world.fence.read((tx) => servingOf(tx, text))
+        if (state?.served !== true || !isOf(state.origin, wanted.origin)) return conclusion
+        return yield* DriftWatch.watch(world, text, { isWanted: false, now: false }).pipe(
+          Effect.map((drift) => conclusionWithDrift(conclusion, drift)),
+          Effect.catchTag("ProvisionRefused", () => Effect.succeed(conclusion))
+        )
+      })
+      if (rules.length > 0) return yield* refusedAs(refused("Invalid", "a rule cannot be admitted", rules))
       const provisioned = Evolution.provision<Superseded>(
         { ...world.fence, builds: world.builds, backfill: compileBackfill },
         wanted,
         slice
       )
       return yield* Effect.gen(function* () {
-        const outcome = (yield* world.fence.read((tx) => Provision.current(tx, wanted))) ?? (yield* provisioned)
+        const known = yield* world.fence.read((tx) => Provision.current(tx, wanted))
+        const outcome = known ?? (yield* provisioned)
         if (outcome._tag === "Applied") yield* DriftWatch.settled(world, text)
         const ownRows = resource.spec.sharesRowsWith === "none"
-        if (outcome._tag !== "Unchanged") return conclusionOf(text, outcome, ownRows)
-        const drift = yield* DriftWatch.watch(world, text)
+        if (outcome._tag !== "Unchanged" && outcome._tag !== "Planned") return conclusionOf(text, outcome, ownRows)
+        const isWaiting = outcome._tag === "Planned"
+        const drift = yield* DriftWatch.watch(world, text, {
+          isWanted: !isWaiting,
+          // nobody is shown a plan for a table that is about to be put right
+          now: isWaiting && known === undefined
+        })
         // an index is built as any other is
-        const settled = drift.planned ? yield* provisioned : outcome
-        return settled._tag === "Applied" || settled._tag === "Unchanged"
-          ? conclusionWithDrift(conclusionOf(text, settled, ownRows), drift)
-          : conclusionOf(text, settled, ownRows)
-      }).pipe(
-        Effect.catchTag("ProvisionRefused", (refusal) => Effect.succeed(concluded(verdictOf(refusal), { path: text })))
-      )
+        const settled = drift.planned || (isWaiting && drift.repaired.length > 0) ? yield* provisioned : outcome
+        const conclusion = conclusionOf(text, settled, ownRows)
+        return settled._tag === "Evolving" || settled._tag === "Conflicting"
+          ? conclusion
+          : conclusionWithDrift(conclusion, drift)
+      }).pipe(Effect.catchTag("ProvisionRefused", refusedAs))
     }),
   serving: (world, resource, conclusion) =>
     Effect.map(

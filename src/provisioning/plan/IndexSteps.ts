@@ -42,7 +42,7 @@ export const indexSteps = (draft: Draft): void => {
             `drop another index of the name ${name}`,
             [`drop index ${qualified(wanted.schema, name)}`],
             "ACCESS EXCLUSIVE",
-            { repairs: !unique }
+            { object: made, repairs: !unique }
           )
         )
       }
@@ -62,7 +62,8 @@ export const indexSteps = (draft: Draft): void => {
         )
       )
       if (swap) swaps.push(`alter index ${qualified(wanted.schema, made)} rename to ${quoteName(name)}`)
-      steps.add.push(step("switch", `comment ${does}`, [commentOnIndex(wanted, index)], "none", { repairs: !unique }))
+      const about = { object: made, repairs: !unique }
+      steps.add.push(step("switch", `comment ${does}`, [commentOnIndex(wanted, index)], "none", about))
     } else {
       const drop = is !== undefined && !swap ? [`drop index ${qualified(wanted.schema, name)}`] : []
       steps.add.push(

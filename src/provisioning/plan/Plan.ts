@@ -36,7 +36,7 @@ export interface Step {
   readonly computes?: string | undefined
   /** It puts right what somebody did by hand, and touches no record and no promise of the definition. */
   readonly repairs: boolean
-  /** The index that it builds. */
+  /** The index that it builds, makes room for or comments on. */
   readonly object?: string | undefined
   /** Rows that it reads or writes, about; undefined where it looks at none. */
   readonly estimate?: number | undefined
@@ -49,8 +49,10 @@ export interface Plan {
   readonly specHash: string
   /** Of the catalogue that it begins with. */
   readonly fingerprint: string
+  /** How many plans of the path were approved before it: the same change made again is another plan, and no approval has two effects. */
+  readonly approvals: number
   readonly steps: ReadonlyArray<Step>
-  /** `p` (digits alone would be a number in a manifest) and 32 hexadecimal digits over the definition, the catalogue and the ordered steps; estimates and reasons are not in it. */
+  /** `p` (digits alone would be a number in a manifest) and 32 hexadecimal digits over the definition, the catalogue, the approvals before it and the ordered steps; estimates and reasons are not in it. */
   readonly hash: string
   /** What stays different, and why. */
   readonly notes: ReadonlyArray<string>
@@ -88,6 +90,7 @@ export const planOf = (parts: Omit<Plan, "hash">): Plan => ({
       parts.path,
       parts.specHash,
       parts.fingerprint,
+      parts.approvals,
       parts.steps.map(({ concurrently, lock, losesData, needsApproval, phase, rewrites, sql }) => [
         phase,
         sql,

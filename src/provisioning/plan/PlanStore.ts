@@ -24,7 +24,7 @@ export interface StoredPlan {
   readonly state: PlanState
   readonly message: string | undefined
   readonly approvedBy: string | undefined
-  /** Milliseconds since it was made. */
+  /** Milliseconds since it was made, or last found to be what would be made. */
   readonly age: number
 }
 
@@ -41,7 +41,7 @@ type Row = Readonly<Record<string, unknown>>
 const textOf = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
 
 const planSql = `select id::text as id, path, plan_hash, spec_hash, fingerprint, state, message, approved_by,
-  (extract(epoch from now() - created_at) * 1000)::float8 as age from platform.plans`
+  (extract(epoch from now() - coalesce(looked_at, created_at)) * 1000)::float8 as age from platform.plans`
 
 const planOfRow = (row: Row): StoredPlan => ({
   id: String(row.id),
@@ -75,19 +75,45 @@ export const byHash = (tx: Tx, hash: string): Effect.Effect<StoredPlan | undefin
     ({ rows }) => first(rows)
   )
 
-/** Whether a plan of this path and hash was ever begun, so that an approval of it has had its effect. */
-export const wasBegun = (tx: Tx, path: string, hash: string): Effect.Effect<boolean, DatabaseFailure> =>
+/**
+ * Whether somebody approved what is no more: the plan of this hash, where one is named, that was never begun; or the last
+ * plan for this definition that anybody approved, which was overtaken before its end.
+ */
+export const isOvertaken = (
+  tx: Tx,
+  path: string,
+  specHash: string,
+  approved: string | undefined
+): Effect.Effect<boolean, DatabaseFailure> =>
   Effect.map(
     tx.query(
       statement(
-        "select 1 as one from platform.plans where path = $1 and plan_hash = $2 and approved_at is not null limit 1",
-        [path, hash]
+        `select ($3::text is not null and not exists (
+             select from platform.plans where path = $1 and plan_hash = $3 and (approved_at is not null or state = 'Waiting')))
+           or coalesce((select state = 'Overtaken' from platform.plans
+             where path = $1 and spec_hash = $2 and approved_by is not null and state not in ('Waiting', 'Running')
+             order by finished_at desc limit 1), false) as overtaken`,
+        [path, specHash, approved ?? null]
       )
     ),
-    ({ rows }) => rows.length > 0
+    ({ rows }) => rows[0]?.overtaken === true
   )
 
-/** Keeps a plan that was made. */
+/** Remembers that a plan that waits is what would be made now. */
+export const renew = (tx: Tx, id: string) =>
+  tx.query(statement("update platform.plans set looked_at = now() where id = $1::uuid", [id]))
+
+/** Counts an approval that has its effect now: whatever is planned after it has another hash. */
+const countApproval = (tx: Tx, id: string) =>
+  tx.query(
+    statement(
+      `update platform.schema_defs set approvals = approvals + 1
+       where path = (select p.path from platform.plans p where p.id = $1::uuid)`,
+      [id]
+    )
+  )
+
+/** Keeps a plan that was made, and counts its approval. */
 export const insert = Effect.fnUntraced(function* (
   tx: Tx,
   plan: Plan,
@@ -112,6 +138,7 @@ export const insert = Effect.fnUntraced(function* (
       [id, JSON.stringify(plan.steps)]
     )
   )
+  if (approvedBy !== undefined) yield* countApproval(tx, id)
   return id
 })
 
@@ -152,11 +179,14 @@ export const steps = (tx: Tx, id: string): Effect.Effect<ReadonlyArray<StoredSte
 
 /** Records an approval, and that the plan is to be carried out. */
 export const approve = (tx: Tx, id: string, by: string) =>
-  tx.query(
-    statement(
-      "update platform.plans set state = 'Running', approved_by = $2, approved_at = now() where id = $1::uuid",
-      [id, by]
-    )
+  Effect.andThen(
+    tx.query(
+      statement(
+        "update platform.plans set state = 'Running', approved_by = $2, approved_at = now() where id = $1::uuid",
+        [id, by]
+      )
+    ),
+    countApproval(tx, id)
   )
 
 /** Ends a plan. */
