@@ -240,12 +240,13 @@ select platform.migrate_grants('function', 'current_chain', 'velocity_tenant=exe
 select platform.migrate_grants('function', 'enter', 'velocity_tenant=execute');
 select platform.migrate_grants('function', 'domain_admit', 'velocity_operator=execute');
 
--- the domains of this database keep what provisioning gave them; one whose roles are wrong stays shut, and is said
+-- the domains of this database keep what provisioning gave them; one whose roles are wrong stays shut, and is said; one
+-- that was dropped has none
 select platform.migrate_function($ddl$create or replace function platform.migrate_domains() returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $fn$
 declare
   v_schema text;
 begin
-  for v_schema in select d.pg_schema from platform.domains d where d.chain <> 'platform' order by 1 loop
+  for v_schema in select d.pg_schema from platform.domains d where d.chain <> 'platform' and exists (select from pg_namespace n where n.nspname = d.pg_schema) order by 1 loop
     begin
       perform platform.domain_admit(v_schema);
     exception when sqlstate 'VL012' then

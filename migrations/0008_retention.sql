@@ -551,6 +551,8 @@ begin
     return false;
   end if;
   perform platform.audit_insert(v_chain, p_actor, 'operator.hold.lift', 'ok', null, null, jsonb_build_object('hold', p_hold), null, null, p_reason, null);
+  -- what waited for it is looked at again
+  perform pg_notify('velocity_serving', 'decided');
   return true;
 end
 $fn$;$ddl$);

@@ -92,4 +92,7 @@ select platform.migrate_comment('function', name, what) from (values
   ('registry_leave', 'An API replica stops: it is counted no more.')
 ) as t(name, what);
 
+-- what becomes of the records of a definition whose serving has ended: its domain's policy when that began
+select platform.migrate_column('schema_defs', 'deletion_policy', $$text check (deletion_policy in ('Retain', 'Delete'))$$);
+
 select platform.migrate_end();

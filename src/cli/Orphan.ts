@@ -1,6 +1,6 @@
 /**
  * `velocity orphan list|release|drop`: what is served though its object is gone from its source and nobody was seen to delete
- * it. Speaks to the database as `velocity_operator`.
+ * it, and what is kept of definitions that were deleted. Speaks to the database as `velocity_operator`.
  */
 import { userInfo } from "node:os"
 import { Console, Effect } from "effect"
@@ -37,17 +37,27 @@ const again = "500 millis"
 
 const list = Command.make(
   "list",
-  { url: operatorUrlFlag, output: outputFlag },
-  Effect.fnUntraced(function* ({ output, url }) {
-    const orphans = yield* withOperator(
+  {
+    url: operatorUrlFlag,
+    output: outputFlag,
+    kept: Flag.Boolean("kept").pipe(
+      Flag.withDescription("Instead: definitions that nobody serves any more, and whose records are kept (Retain)"),
+      Flag.withDefault(false)
+    )
+  },
+  Effect.fnUntraced(function* ({ kept, output, url }) {
+    const found = yield* withOperator(
       url,
-      Effect.flatMap(OperatorSql, (sql) => sql.transaction(Orphans.list, { end: "read" }))
+      Effect.flatMap(OperatorSql, (sql) => sql.transaction(kept ? Orphans.listKept : Orphans.list, { end: "read" }))
     ).pipe(Effect.mapError(unreachable))
-    yield* printRows(output, columns, orphans, "no orphans")
+    yield* printRows(output, columns, found, kept ? "nothing is kept" : "no orphans")
   })
 ).pipe(
   Command.withDescription("What is served though its object is gone from its source without having been deleted"),
-  Command.withExamples([{ command: "velocity orphan list", description: "As the operator saw it last" }])
+  Command.withExamples([
+    { command: "velocity orphan list", description: "As the operator saw it last" },
+    { command: "velocity orphan list --kept", description: "What was deleted under Retain, which drop destroys" }
+  ])
 )
 
 const release = Command.make(
@@ -102,13 +112,15 @@ const drop = Command.make(
     )
   })
 ).pipe(
-  Command.withDescription("Destroy an orphan definition's records, and give its path and name away"),
+  Command.withDescription(
+    "Destroy the records of an orphan, or of a definition that was deleted under Retain, and give its path and name away"
+  ),
   Command.withExamples([
     { command: "velocity orphan drop acme/shop/eu/order/v1 --yes", description: "There is no way back but a backup" }
   ])
 )
 
 export const orphan = Command.make("orphan").pipe(
-  Command.withDescription("What is served though its object is gone"),
+  Command.withDescription("What is served though its object is gone, and what is kept of what was deleted"),
   Command.withSubcommands([list, release, drop])
 )

@@ -15,7 +15,10 @@ export const DomainSpec = Schema.Struct({
   }),
   deletionPolicy: Schema.Literals(["Retain", "Delete"])
     .pipe(Schema.withDecodingDefaultKey(Effect.succeed("Retain" as const)))
-    .annotateKey({ description: "What becomes of the records when a definition is deleted" }),
+    .annotateKey({
+      description:
+        "What becomes of the records when a definition is deleted: Retain keeps them, shut, for whoever applies its path again; Delete destroys them once no replica of the API serves them, never under a legal hold, and with the last of them what the deleted domain had in Postgres"
+    }),
   database: Label.pipe(Schema.withDecodingDefaultKey(Effect.succeed("default"))).annotateKey({
     description: "Which of the configured databases holds it; cannot be changed"
   })

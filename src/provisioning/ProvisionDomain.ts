@@ -1,5 +1,6 @@
 /**
- * A domain in Postgres: its schema, its four roles, its chain of the audit log, its mirror row.
+ * A domain in Postgres: its schema, its four roles, its chain of the audit log, its mirror row. Schema and roles go with the
+ * last of its records where it was deleted under `Delete`; its chain stays, and the path and the name with it.
  *
  * Roles belong to the whole server: one that is there already is taken only where the operator made it (in another
  * database), which `platform.domain_admit` checks. Grants to domain roles happen here, once for a domain, and never for a
@@ -35,17 +36,14 @@ export interface DomainOutcome {
   readonly pgSchema: string
 }
 
-const rowSql =
-  "select pg_schema, auth_strategy, spec_hash, source, namespace, name from platform.domains where chain = $1"
+const rowSql = `select pg_schema, auth_strategy, spec_hash, source, namespace, name, to_regnamespace(quote_ident(pg_schema)) is not null as there
+  from platform.domains where chain = $1`
 
 const faultsOf = ({ origin: _, spec }: WantedDomain, prefix: string): ProvisionRefused | undefined => {
   const faults = domainNameFaults(spec, prefix).map((one) => ({ ...one, pointer: `/spec${one.pointer}` }))
   if (faults.length > 0) return refused("Invalid", faults.map((one) => one.detail).join("; "), faults)
   if (spec.database !== defaultDatabase) {
     return refused("UnknownDatabase", `no database ${spec.database} is configured`)
-  }
-  if (spec.deletionPolicy === "Delete") {
-    return refused("DeletionNotYet", "deletionPolicy Delete is not there yet: the data of a deleted definition is kept")
   }
   return undefined
 }
@@ -148,7 +146,6 @@ export const applyDomain = Effect.fn("Provision.applyDomain")(function* (tx: Tx,
         params
       )
     )
-    yield* makeSchema(tx, schema, prefix)
   } else {
     yield* tx.query(
       statement(
@@ -159,6 +156,7 @@ export const applyDomain = Effect.fn("Provision.applyDomain")(function* (tx: Tx,
       )
     )
   }
+  if (row?.there !== true) yield* makeSchema(tx, schema, prefix)
   yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`domain:${chain}`]))
   yield* AuditChain.insert(tx, {
     chain,
@@ -170,13 +168,53 @@ export const applyDomain = Effect.fn("Provision.applyDomain")(function* (tx: Tx,
   return { _tag: "Applied", chain, pgSchema: schema } satisfies DomainOutcome
 })
 
-/** Ends believing anybody in a domain whose resource is gone; its data and its names stay. */
-export const withdrawDomain = Effect.fn("Provision.withdrawDomain")(function* (tx: Tx, origin: Origin) {
+/** Takes back what `makeSchema` made for everybody, and then the schema; it must be empty. */
+const dropSchemaSql = (schema: string): ReadonlyArray<string> => [
+  "alter default privileges grant execute on functions to public",
+  "alter default privileges grant usage on types to public",
+  `drop schema ${quoteName(schema)}`
+]
+
+/** A role that goes unless it has something still: in another database of the server. */
+const dropRoleSql = (role: string): string =>
+  `begin
+  drop role if exists ${quoteName(role)};
+exception when dependent_objects_still_exist then null;
+end`
+
+/**
+ * Drops schema and roles of a domain that was deleted under `Delete`, once nothing is in the schema any more: what was kept of
+ * definitions that were deleted before keeps it.
+ */
+export const dropEmptyDomain = Effect.fn("Provision.dropEmptyDomain")(function* (tx: Tx, chain: string, actor: string) {
   const { rows } = yield* tx.query(
     statement(
-      `update platform.domains set auth_strategy = null, spec = null, spec_hash = null, updated_at = now()
+      `select d.pg_schema from platform.domains d join pg_catalog.pg_namespace n on n.nspname = d.pg_schema
+       where d.chain = $1 and d.spec is null and d.deletion_policy = 'Delete'
+         and not exists (select from pg_catalog.pg_depend o where o.refclassid = 'pg_catalog.pg_namespace'::regclass and o.refobjid = n.oid)`,
+      [chain]
+    )
+  )
+  const [row] = rows
+  if (row === undefined) return
+  const schema = String(row.pg_schema)
+  yield* tx.query(setLockTimeout)
+  yield* asOwner(tx, schema, (owner) => owner.query(inOneBlock(dropSchemaSql(schema))))
+  yield* tx.query(inOneBlock(Object.values(rolesOf(schema)).map(dropRoleSql)))
+  yield* AuditChain.insert(tx, { chain, actor, action: "operator.domain.drop", outcome: "ok", payload: { schema } })
+})
+
+/**
+ * Ends believing anybody in a domain whose resource is gone. Its data and its names stay; where it says `Delete` and nothing
+ * is in it, its schema and its roles go. `keeps`: they stay whatever it says, since nobody was seen to delete it.
+ */
+export const withdrawDomain = Effect.fn("Provision.withdrawDomain")(function* (tx: Tx, origin: Origin, keeps = false) {
+  const { rows } = yield* tx.query(
+    statement(
+      `update platform.domains set auth_strategy = null, spec = null, spec_hash = null, updated_at = now(),
+         deletion_policy = case when $4::boolean then 'Retain' else deletion_policy end
        where source = $1 and namespace = $2 and name = $3 and spec is not null returning chain`,
-      [origin.source, origin.namespace, origin.name]
+      [origin.source, origin.namespace, origin.name, keeps]
     )
   )
   for (const row of rows) {
@@ -188,5 +226,6 @@ export const withdrawDomain = Effect.fn("Provision.withdrawDomain")(function* (t
       action: "operator.domain.withdraw",
       outcome: "ok"
     })
+    yield* dropEmptyDomain(tx, gone, actorOf(origin))
   }
 })

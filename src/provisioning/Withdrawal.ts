@@ -1,6 +1,9 @@
 /**
- * The end of serving a definition whose resource was deleted (fine print 27, `Retain`): it is served no longer, every
- * replica has said so, and then rights are taken away.
+ * The end of serving a definition whose resource was deleted (fine print 27): it is served no longer, every replica has said
+ * so, and then rights are taken away (`Retain`), or its records are destroyed (`Delete`).
+ *
+ * Which of the two is decided when serving ends and stays with the row: a domain that says `Delete` later destroys nothing
+ * that was deleted before, and one that says `Retain` by then keeps what it still has.
  */
 import { Effect } from "effect"
 import { historyViewOf } from "../domain/Names.ts"
@@ -10,6 +13,7 @@ import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
 import { statement } from "../postgres/Statement.ts"
+import * as Dropping from "./Dropping.ts"
 import { keepFingerprint, rowSql } from "./MirrorRow.ts"
 import * as PlanStore from "./plan/PlanStore.ts"
 import { servingOf } from "./ServingState.ts"
@@ -29,6 +33,8 @@ export interface Withdrawal {
   readonly origin: Origin
   /** Paths that go at the same time, and so need not be waited for. */
   readonly leaving: ReadonlySet<string>
+  /** Its records stay, whatever its domain says: nobody was seen to delete it. */
+  readonly keeps?: boolean | undefined
 }
 
 /** How far a withdrawal has come. */
@@ -37,8 +43,11 @@ export type Withdrawn =
   | { readonly _tag: "Done" }
   /** Replicas of the API have not said yet that they serve it no longer. */
   | { readonly _tag: "Waits"; readonly for: ReadonlyArray<string> }
+  /** Definitions that go too, and whose records are to go with its own, are served still. */
+  | { readonly _tag: "Referred"; readonly by: ReadonlyArray<string> }
 
 const nothing: Withdrawn = { _tag: "Nothing" }
+const done: Withdrawn = { _tag: "Done" }
 
 /**
  * Takes the views of a version away whose rows are another's, and what the table's policies said of it. Its columns stay, as
@@ -118,13 +127,46 @@ export const giveUp = Effect.fn("Provision.giveUp")(function* (tx: Tx, path: str
   const [row] = (yield* tx.query(statement(rowSql, [path]))).rows
   if (row === undefined || row.serving === true || typeof row.plan !== "string") return
   yield* PlanStore.end(tx, row.plan, "Overtaken", "its definition is gone")
+  yield* tx.query(
+    statement("update platform.schema_defs set wanted = null, wanted_hash = null where path = $1 and serving is null", [
+      path
+    ])
+  )
+})
+
+/** Destroys the records of a definition that nobody serves, and says so in the log. */
+const destroy = Effect.fnUntraced(function* (tx: Tx, { leaving, origin, path }: Withdrawal) {
+  const dropped = yield* Dropping.drop(tx, path, leaving)
+  if (dropped._tag === "Referred") return dropped
+  yield* AuditChain.insert(tx, {
+    chain: chainOfPath(path),
+    actor: actorOf(origin),
+    action: "operator.schema.drop",
+    outcome: "ok",
+    schemaPath: path,
+    payload: { dropped: dropped.table, versions: dropped.versions }
+  })
+  return done
+})
+
+/** Whether a definition's records are to go: its own, deleted under `Delete`, in a domain that says so still. */
+const isToGo = Effect.fnUntraced(function* (tx: Tx, path: string) {
+  const { rows } = yield* tx.query(
+    statement(
+      `select 1 as one from platform.schema_defs s join platform.domains d on d.chain = s.chain
+       where s.path = $1 and s.owner_id is null and s.deletion_policy = 'Delete' and d.deletion_policy = 'Delete'`,
+      [path]
+    )
+  )
+  return rows.length > 0
 })
 
 /**
- * Ends serving a definition whose resource was deleted (`Retain`): answers become 410 `gone`; when every replica has
- * acknowledged that, which may take another call, domain roles lose every right on the table. Its rows, its path and its
- * name stay. Fails with `Referenced` while a definition that stays refers to it, and with `HasFaces` while another version
- * shows its rows.
+ * Ends serving a definition whose resource was deleted: answers become 410 `gone`; when every replica has acknowledged that,
+ * which may take another call, domain roles lose every right on the table, and its rows, its path and its name stay
+ * (`Retain`); or table, history view and name go (`Delete`). Fails with `Referenced` while a definition that stays refers to
+ * it, with `HasFaces` while another version shows its rows, and with `LegalHold` where records would go and may not: it is
+ * served until then.
  */
 export const withdraw = Effect.fn("Provision.withdraw")(function* (
   tx: Tx,
@@ -162,17 +204,20 @@ export const withdraw = Effect.fn("Provision.withdraw")(function* (
     yield* tx.query(
       statement(
         `update platform.schema_defs set wanted = null, wanted_hash = null, serving = null, serving_hash = null, fingerprint = null, grants = '{}', state = 'Withdrawing',
+           deletion_policy = case when $2::boolean then 'Retain' else (select d.deletion_policy from platform.domains d where d.chain = schema_defs.chain) end,
            generation = nextval('platform.generation_seq'), updated_at = now()
          where path = $1`,
-        [path]
+        [path, withdrawal.keeps === true]
       )
     )
+    if (yield* isToGo(tx, path)) yield* Dropping.refuseDropping(tx, path, leaving)
     if (typeof row.plan === "string") yield* PlanStore.end(tx, row.plan, "Overtaken", "its definition is gone")
     yield* tx.query(statement("select pg_notify('velocity_registry', $1)::text as sent", [`def:${path}`]))
   }
   // whoever still serves it would meet a table that he may not touch, and take that for a fault
   const behind = (yield* servingOf(tx, path))?.behind ?? []
   if (behind.length > 0) return { _tag: "Waits", for: behind }
+  if (yield* isToGo(tx, path)) return yield* destroy(tx, withdrawal)
   yield* revoke(tx, withdrawal, row)
-  return { _tag: "Done" }
+  return done
 })

@@ -305,7 +305,6 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         expect(yield* domain("a-b", "c")).toBe("NameConflict")
         expect(yield* domain("d".repeat(40), "e".repeat(20))).toBe("Invalid /spec/domain")
         expect(yield* domain("a", "z", { database: "other" })).toBe("UnknownDatabase")
-        expect(yield* domain("a", "z", { deletionPolicy: "Delete" })).toBe("DeletionNotYet")
         expect(yield* versionsOf(database.superuserUrl, database.org)).toEqual(before)
         expect(yield* look("select path from platform.names where pg_name = $1", [`${org}_a_b_c`])).toEqual([
           { path: `${org}/a/b-c` }

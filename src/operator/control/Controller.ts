@@ -95,6 +95,9 @@ const acknowledgedWithin = Duration.seconds(1)
 /** What is revoked, or only forgotten, when its resource is absent and nobody said that it is deleted (fine print 8). */
 const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "ApiKey", "Organisation", "Application"])
 
+/** What a person ends by lifting a legal hold, or by dropping what is kept. */
+const awaitsPerson: ReadonlySet<string> = new Set(["LegalHold", "Referenced", "NameConflict"])
+
 const forsaken =
   "is gone from its source and was not deleted: what it made stays, an orphan, until it is applied again or velocity orphan release|drop decides"
 
@@ -405,7 +408,10 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
           .map(identityOf),
         ...[...departed].filter((one) => paths.has(String(statuses.get(one)?.status.path)))
       ]),
-    wakeOrphans: Effect.suspend(() => addAll(orphans))
+    wakeUndecided: Effect.suspend(() => {
+      const held = statuses.all().filter(({ conditions }) => conditions.some((one) => awaitsPerson.has(one.reason)))
+      return addAll(new Set([...orphans, ...held.map((one) => one.identity)]))
+    })
   })
 
   return OperatorStatus.of({

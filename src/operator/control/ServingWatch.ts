@@ -1,6 +1,6 @@
 /**
  * Hears what the API's replicas acknowledge, and has just those definitions looked at whose conditions it may change; and that
- * somebody released or dropped an orphan.
+ * a person decided what others wait for: an orphan was released or dropped, a legal hold lifted.
  * Nothing is asked for meanwhile but whether a replica has died, which only silence tells; its row is removed then.
  */
 import { Duration, Effect, Schedule, Stream } from "effect"
@@ -12,10 +12,10 @@ import type { Fence, Superseded } from "../state/Fence.ts"
 import type { ResourceState } from "../state/ResourceStatus.ts"
 import { judge } from "../state/Serving.ts"
 
-/** Payloads are paths, `replicas` where one came or went, and `orphans` where one was ended. */
+/** Payloads are paths, `replicas` where one came or went, and `decided`. */
 const channel = "velocity_serving"
 const replicas = "replicas"
-const orphans = "orphans"
+const decision = "decided"
 
 /** How often it is asked who died. */
 const sweepEvery = Duration.seconds(30)
@@ -28,8 +28,8 @@ export interface ServingWatchOptions {
   readonly states: () => ReadonlyArray<ResourceState>
   /** Has the definitions at these paths looked at, those that are leaving too. */
   readonly wake: (paths: ReadonlySet<string>) => Effect.Effect<void>
-  /** Has the orphans looked at: each costs a read. */
-  readonly wakeOrphans: Effect.Effect<void>
+  /** Has those looked at that wait for a person's decision: each costs little. */
+  readonly wakeUndecided: Effect.Effect<void>
 }
 
 const conditionOf = ({ conditions }: ResourceState, type: string) => conditions.find((one) => one.type === type)
@@ -62,7 +62,7 @@ const sweep = Effect.fnUntraced(function* (
 })
 
 /** Watches until the scope closes. */
-export const run = Effect.fnUntraced(function* ({ fence, sql, states, wake, wakeOrphans }: ServingWatchOptions) {
+export const run = Effect.fnUntraced(function* ({ fence, sql, states, wake, wakeUndecided }: ServingWatchOptions) {
   const lookAtAll = Effect.gen(function* () {
     const known = new Map(states().map((one) => [one.identity, one]))
     const now = yield* fence.read(servingOfAll)
@@ -80,21 +80,24 @@ export const run = Effect.fnUntraced(function* ({ fence, sql, states, wake, wake
     Stream.runForEachArray((heard) => {
       const paths = new Set<string>()
       let everything = false
-      let ended = false
+      let decided = false
       for (const one of heard) {
-        if (one._tag === "Reconnected") everything = ended = true
+        if (one._tag === "Reconnected") everything = decided = true
         else if (one.payload === replicas) everything = true
-        else if (one.payload === orphans) ended = true
+        else if (one.payload === decision) decided = true
         else paths.add(one.payload)
       }
-      return Effect.all([wake(paths), everything ? told(lookAtAll) : Effect.void, ended ? wakeOrphans : Effect.void], {
-        discard: true
-      })
+      return Effect.all(
+        [wake(paths), everything ? told(lookAtAll) : Effect.void, decided ? wakeUndecided : Effect.void],
+        {
+          discard: true
+        }
+      )
     }),
     Effect.forkScoped
   )
   const rounds = Effect.flatMap(sweep(fence), (swept) => (swept || !sql.hears ? lookAtAll : Effect.void)).pipe(
-    Effect.andThen(sql.hears ? Effect.void : wakeOrphans)
+    Effect.andThen(sql.hears ? Effect.void : wakeUndecided)
   )
   yield* told(rounds).pipe(Effect.repeat(Schedule.spaced(sql.hears ? sweepEvery : deafLook)), Effect.forkScoped)
 })

@@ -1,6 +1,7 @@
 /** A domain: its schema and roles, and the strategy that its callers prove themselves by. */
 import { Effect } from "effect"
 import { chainOf, rolesOf } from "../../domain/Names.ts"
+import { statement } from "../../postgres/Statement.ts"
 import { applyDomain, isCurrent, withdrawDomain } from "../../provisioning/ProvisionDomain.ts"
 import { ready, type Verdict, waiting } from "../state/Conditions.ts"
 import { effectiveStrategy } from "../state/EffectiveStrategy.ts"
@@ -52,15 +53,26 @@ export const domainReconciler: Reconciler<"Domain"> = {
   remove: (world, { name, namespace, state }) =>
     Effect.gen(function* () {
       const chain = String(state?.status.chain ?? "")
+      const { rows: defined } = yield* world.fence.read((tx) =>
+        tx.query(
+          statement(
+            "select namespace, name from platform.schema_defs where chain = $1 and (serving is not null or state = 'Withdrawing') order by 1, 2",
+            [chain]
+          )
+        )
+      )
       const children = [
         ...world.resources("SchemaDefinition").filter((one) => chainOf(one.spec) === chain),
         ...[...world.resources("RoleBinding"), ...world.resources("ApiKey")].filter(
           ({ spec }) => `${spec.org}/${spec.app}/${spec.domain}` === chain
         )
       ]
-      const wait = hasChildren(children)
+      const wait = hasChildren(
+        children,
+        defined.map((one) => `SchemaDefinition/${one.namespace}/${one.name}`)
+      )
       if (wait !== undefined) return wait
-      // its data stays, and its names with it; nobody can prove himself to it any more
+      // nobody can prove himself to it any more; its names stay, and under Retain its schema does
       yield* world.fence.transaction((tx) => withdrawDomain(tx, { source: world.fence.source, namespace, name }))
       return undefined
     }),

@@ -1,7 +1,8 @@
 /**
  * Orphans (fine print 8): what Postgres has of a resource that a complete list of its own source lacks, and that nobody was
  * seen to delete. It is served on, until its object is applied again under its name or a person decides: `release` ends it
- * as its deletion would have, `drop` destroys a definition's records with it.
+ * as its deletion under `Retain` would have, `drop` destroys a definition's records with it, and those that are kept of one
+ * that was deleted under `Retain`.
  *
  * An orphan is told by its condition (`Stalled`, reason `Orphaned`), which the operator writes and which goes with the next
  * reconciliation of the resource. Who releases one is no leader: the domain's lock keeps him and the operator apart.
@@ -9,19 +10,18 @@
 import { Data, Effect } from "effect"
 import * as AuditChain from "../../postgres/AuditChain.ts"
 import type { Tx } from "../../postgres/OperatorSql.ts"
-import { asOwner } from "../../postgres/OwnerTx.ts"
 import { statement } from "../../postgres/Statement.ts"
-import { withdrawDomain } from "../../provisioning/ProvisionDomain.ts"
-import { lockDomain, setLockTimeout } from "../../provisioning/table/Names.ts"
-import { qualified } from "../../provisioning/table/SqlText.ts"
+import * as Dropping from "../../provisioning/Dropping.ts"
+import { dropEmptyDomain, withdrawDomain } from "../../provisioning/ProvisionDomain.ts"
+import { lockDomain } from "../../provisioning/table/Names.ts"
 import { withdraw } from "../../provisioning/Withdrawal.ts"
 import { removeStrategy } from "./AuthStrategyReconciler.ts"
 
 /** The condition's reason. */
 export const orphaned = "Orphaned"
 
-/** On this channel the operator hears that an orphan was released or dropped; which one it looks up. */
-const toldSql = "select pg_notify('velocity_serving', 'orphans')::text as sent"
+/** On this channel the operator hears that a person decided what becomes of something; of what, it looks up. */
+const toldSql = "select pg_notify('velocity_serving', 'decided')::text as sent"
 
 export interface Orphan {
   readonly kind: "SchemaDefinition" | "Domain" | "AuthStrategy"
@@ -35,6 +35,7 @@ export interface Orphan {
   /** The version whose table that is, where it is another's. */
   readonly owner: string | undefined
   readonly records: number | undefined
+  /** Since when it is an orphan, or is kept. */
   readonly since: string
 }
 
@@ -43,11 +44,13 @@ export class OrphanKept extends Data.TaggedError("OrphanKept")<{ readonly messag
 
 const kept = (message: string) => new OrphanKept({ message })
 
-const listSql = `select r.kind, r.namespace, r.name, r.source, coalesce(d.path, m.chain, a.id) as path, d.pg_schema,
-    coalesce(o.pg_table, d.pg_table) as pg_table, o.path as owner,
+/** About how many records a definition's table has, and since when. */
+const aboutSql = (since: string) => `d.pg_schema, coalesce(o.pg_table, d.pg_table) as pg_table, o.path as owner,
     (select greatest(c.reltuples, 0)::int8::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where n.nspname = d.pg_schema and c.relname = coalesce(o.pg_table, d.pg_table)) as records,
-    to_char(r.updated_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as since
+    to_char(${since} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as since`
+
+const listSql = `select r.kind, r.namespace, r.name, r.source, coalesce(d.path, m.chain, a.id) as path, ${aboutSql("r.updated_at")}
   from platform.resource_status r
   left join platform.schema_defs d on r.kind = 'SchemaDefinition' and d.source = r.source and d.namespace = r.namespace and d.name = r.name and d.serving is not null
   left join platform.schema_defs o on o.id = d.owner_id
@@ -57,10 +60,14 @@ const listSql = `select r.kind, r.namespace, r.name, r.source, coalesce(d.path, 
     and exists (select from jsonb_array_elements(r.conditions) c where c ->> 'type' = 'Stalled' and c ->> 'status' = 'True' and c ->> 'reason' = '${orphaned}')
   order by case r.kind when 'SchemaDefinition' then 1 when 'Domain' then 2 else 3 end, path`
 
-/** All of them, those first that others stand on last. */
-export const list = (tx: Tx) =>
+// what somebody wants again has said so in `wanted`
+const keptSql = `select 'SchemaDefinition' as kind, d.namespace, d.name, d.source, d.path, ${aboutSql("d.updated_at")}
+  from platform.schema_defs d left join platform.schema_defs o on o.id = d.owner_id
+  where d.state = 'Withdrawn' and d.serving is null and d.wanted is null order by d.path`
+
+const read = (tx: Tx, sql: string) =>
   Effect.map(
-    tx.query(statement(listSql)),
+    tx.query(statement(sql)),
     ({ rows }): ReadonlyArray<Orphan> =>
       rows.map((row) => ({
         kind: row.kind as Orphan["kind"],
@@ -74,6 +81,12 @@ export const list = (tx: Tx) =>
         since: String(row.since)
       }))
   )
+
+/** All of them, those first that others stand on last. */
+export const list = (tx: Tx) => read(tx, listSql)
+
+/** Definitions that were deleted under `Retain`, or released, and whose records are kept. */
+export const listKept = (tx: Tx) => read(tx, keptSql)
 
 const find = Effect.fnUntraced(function* (tx: Tx, path: string) {
   const found = (yield* list(tx)).find((one) => one.path === path)
@@ -114,7 +127,7 @@ const end = Effect.fnUntraced(function* (tx: Tx, orphan: Orphan) {
   const origin = { source, namespace, name }
   let waits = false
   if (kind === "SchemaDefinition") {
-    waits = (yield* withdraw(tx, { path, origin, leaving: new Set() }))._tag === "Waits"
+    waits = (yield* withdraw(tx, { path, origin, leaving: new Set(), keeps: true }))._tag === "Waits"
   } else if (kind === "Domain") {
     yield* lockDomain(tx, path)
     const children = yield* firstOf(
@@ -124,7 +137,7 @@ const end = Effect.fnUntraced(function* (tx: Tx, orphan: Orphan) {
       [path]
     )
     if (children.length > 0) return yield* kept(`${path} has ${children.join(", ")}`)
-    yield* withdrawDomain(tx, origin)
+    yield* withdrawDomain(tx, origin, true)
   } else {
     const trusting = yield* firstOf(
       tx,
@@ -147,61 +160,43 @@ export const release = Effect.fn("Orphans.release")(function* (tx: Tx, path: str
   return orphan
 })
 
+/** What can be dropped at a path: an orphan, or what is kept of a definition. */
+const droppable = Effect.fnUntraced(function* (tx: Tx, path: string) {
+  const isAt = (one: Orphan) => one.path === path
+  const orphan = (yield* list(tx)).find(isAt)
+  if (orphan !== undefined) return { orphan, isServed: true }
+  const records = (yield* listKept(tx)).find(isAt)
+  if (records !== undefined) return { orphan: records, isServed: false }
+  return yield* kept(`${path} is no orphan, and nothing is kept of it; see velocity orphan list --kept`)
+})
+
 /**
- * Destroys the records of an orphan definition, and gives its name away. What the log and the history hold of them goes with
- * their months; a definition that comes to this path later has another history, and versions that showed the records and
- * are gone are forgotten with them. Refused while the domain is under a legal hold, or another table refers to this one, and
- * of a version whose records are another's.
+ * Destroys the records of a definition that is an orphan, or that was deleted under `Retain`, and gives its name away. What
+ * the log and the history hold of them goes with their months; a definition that comes to this path later has another
+ * history, and versions that showed the records and are gone are forgotten with them. Refused while the domain is under a
+ * legal hold, or another table refers to this one, and of a version whose records are another's.
  *
  * Nothing is destroyed that a replica serves: it `waits` then, and is to be called again with the orphan `begun`. Broken off
  * in between it has come to a release.
  */
 export const drop = Effect.fn("Orphans.drop")(function* (tx: Tx, path: string, by: string, begun?: Orphan) {
-  const orphan = begun ?? (yield* find(tx, path))
+  yield* lockDomain(tx, chainOfPath(path))
+  const { isServed, orphan } = begun === undefined ? yield* droppable(tx, path) : { isServed: true, orphan: begun }
   if (orphan.kind !== "SchemaDefinition") return yield* kept(`${path} has no records of its own: release it`)
-  if (orphan.owner !== undefined) return yield* kept(`the records of ${path} are those of ${orphan.owner}: release it`)
-  const chain = chainOfPath(path)
-  yield* lockDomain(tx, chain)
+  if (orphan.owner !== undefined) {
+    return yield* kept(`the records of ${path} are those of ${orphan.owner}: ${isServed ? "release it" : "drop that"}`)
+  }
   if (begun !== undefined) {
     const ended =
       "select path as one from platform.schema_defs where path = $1 and state in ('Withdrawing', 'Withdrawn')"
     if ((yield* firstOf(tx, ended, [path])).length === 0) return yield* kept(`${path} was applied again meanwhile`)
   }
-  const holds = yield* firstOf(
-    tx,
-    "select reason as one from platform.legal_holds where chain = $1 and lifted_at is null order by placed_at limit 10",
-    [chain]
-  )
-  if (holds.length > 0) return yield* kept(`${chain} is under a legal hold: ${holds.join("; ")}`)
-  const [schema = "", table = ""] = orphan.table?.split(".") ?? []
-  const referring = yield* firstOf(
-    tx,
-    `select c.relname as one from pg_constraint k join pg_class c on c.oid = k.conrelid
-     join pg_class t on t.oid = k.confrelid join pg_namespace n on n.oid = t.relnamespace
-     where k.contype = 'f' and n.nspname = $1 and t.relname = $2 and k.conrelid <> k.confrelid order by 1 limit 10`,
-    [schema, table]
-  )
-  if (referring.length > 0) return yield* kept(`${referring.join(", ")} refer to its records`)
-  if (yield* end(tx, orphan)) return { orphan, waits: true }
-  yield* tx.query(setLockTimeout)
-  yield* asOwner(tx, schema, (owner) =>
-    Effect.andThen(
-      owner.query(statement(`drop view if exists ${qualified(schema, `${table}_history`)}`)),
-      owner.query(statement(`drop table if exists ${qualified(schema, table)}`))
-    )
-  )
-  // whose records were these, it is decided anew with whom it shares them
-  const { rows: versions } = yield* tx.query(
-    statement(
-      `update platform.schema_defs set state = 'Dropped', storage_id = nextval('platform.storage_id_seq'), owner_id = null, face = null,
-         source = null, namespace = null, name = null, uid = null, resource_generation = null, updated_at = now()
-       where path = $1 or owner_id = (select id from platform.schema_defs where path = $1) returning id, path`,
-      [path]
-    )
-  )
-  const column = (name: string) => `{${versions.map((row) => String(row[name])).join(",")}}`
-  yield* tx.query(statement("delete from platform.names where path = any ($1::text[])", [column("path")]))
-  yield* tx.query(statement("delete from platform.field_defs where def_id = any ($1::int4[])", [column("id")]))
+  const nobody: ReadonlySet<string> = new Set()
+  yield* Dropping.refuseDropping(tx, path, nobody)
+  if (isServed && (yield* end(tx, orphan))) return { orphan, waits: true }
+  yield* Dropping.drop(tx, path, nobody)
+  yield* tx.query(statement(toldSql))
   yield* entry(tx, orphan, "operator.orphan.drop", by)
+  yield* dropEmptyDomain(tx, chainOfPath(path), by)
   return { orphan, waits: false }
 })

@@ -213,11 +213,17 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
         const refusal = yield* world.fence
           .transaction((tx) => withdraw(tx, { path: String(row.path), origin, leaving: world.leaving() }))
           .pipe(
-            Effect.map((outcome) =>
-              outcome._tag === "Waits"
-                ? waiting("Withdrawing", `served no longer; waits for ${someOf(outcome.for)} to know it`)
+            Effect.map((outcome) => {
+              if (outcome._tag === "Waits") {
+                return waiting("Withdrawing", `served no longer; waits for ${someOf(outcome.for)} to know it`)
+              }
+              return outcome._tag === "Referred"
+                ? waiting(
+                    "Withdrawing",
+                    `served no longer; waits for ${someOf(outcome.by)}, which refer to it, to go too`
+                  )
                 : undefined
-            ),
+            }),
             Effect.catchTag("ProvisionRefused", (one) => Effect.succeed(verdictOf(one)))
           )
         if (refusal !== undefined) return refusal

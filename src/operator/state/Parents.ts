@@ -88,11 +88,13 @@ export const claimConflict = Effect.fnUntraced(function* (world: World, resource
   return pathConflict(world, resource, rivals, path, yield* mirroredIdentity(world, resource.kind, path))
 })
 
-/** Why a parent cannot go yet: the first ten of its children. */
-export const hasChildren = (children: ReadonlyArray<Resource>): Verdict | undefined =>
-  children.length === 0
+/** Why a parent cannot go yet: the first ten of its children; `leaving` are those that are on their way out, by identity. */
+export const hasChildren = (
+  children: ReadonlyArray<Resource>,
+  leaving: ReadonlyArray<string> = []
+): Verdict | undefined => {
+  const all = [...new Set([...children.map(identityOf), ...leaving])]
+  return all.length === 0
     ? undefined
-    : stalled(
-        "HasChildren",
-        `waits for ${children.slice(0, 10).map(identityOf).join(", ")}${children.length > 10 ? ", …" : ""}`
-      )
+    : stalled("HasChildren", `waits for ${all.slice(0, 10).join(", ")}${all.length > 10 ? ", …" : ""}`)
+}

@@ -3,7 +3,7 @@ import { faultsText, type ProvisionRefused } from "../../provisioning/table/Prov
 import { stalled, type Verdict, waiting } from "./Conditions.ts"
 
 /** Reasons that something else can end, without a change of the resource. */
-const passing = new Set(["ParentMissing", "Referenced", "VersionMissing", "VersionEvolving", "HasFaces"])
+const passing = new Set(["ParentMissing", "Referenced", "VersionMissing", "VersionEvolving", "HasFaces", "LegalHold"])
 
 export const verdictOf = ({ faults, message, reason }: ProvisionRefused): Verdict => {
   const text = faults.length === 0 ? message : `${message}: ${faultsText(faults)}`

@@ -22,11 +22,11 @@ export type RefusalReason =
   | "HasFaces"
   /** A change that is not made to a table that is there. */
   | "CannotEvolve"
-  /** `deletionPolicy: Delete`. */
-  | "DeletionNotYet"
+  /** A legal hold is on the domain, and records would be lost. */
+  | "LegalHold"
   /** A database that is not configured. */
   | "UnknownDatabase"
-  /** Another definition refers to the one that is to go. */
+  /** Another definition refers to the one that is to go, or what is kept of one does. */
   | "Referenced"
   /** Something of that name is in the database, and it is not ours. */
   | "NotOurs"
