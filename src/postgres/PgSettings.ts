@@ -72,7 +72,7 @@ export const apiSettings: Config.Config<PoolSettings> = Config.all({
 /** DDL waits for locks and reads whole tables; a request does not. */
 const operatorStatement = 60_000
 
-/** `VELOCITY_OPERATOR_DATABASE_URL`, `VELOCITY_OPERATOR_STATEMENT_TIMEOUT` (60s); 8 connections: four keys at work, and the schedules. */
+/** `VELOCITY_OPERATOR_DATABASE_URL`, `VELOCITY_OPERATOR_STATEMENT_TIMEOUT` (60s); 10 connections: five keys at work, three index builds, and the schedules. */
 export const operatorSettings: Config.Config<PoolSettings> = Config.all({
   url: Config.Redacted("VELOCITY_OPERATOR_DATABASE_URL"),
   ...common,
@@ -82,7 +82,7 @@ export const operatorSettings: Config.Config<PoolSettings> = Config.all({
     ...settings,
     rolePrefix: prefixOfUrl(settings.url),
     name: "velocity-operator",
-    maxConnections: 8
+    maxConnections: 10
   }))
 )
 

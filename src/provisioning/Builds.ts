@@ -27,7 +27,7 @@ export interface Builds {
   readonly stop: (path: string, unless?: string) => Effect.Effect<void>
 }
 
-/** Builds at once: each holds a connection, of which an operator has eight. */
+/** Builds at once: each holds a connection, of which an operator has ten. */
 const atOnce = 3
 
 /** In place: whoever begins one waits for its end. */

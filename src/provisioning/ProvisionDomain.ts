@@ -121,13 +121,14 @@ export const applyDomain = Effect.fn("Provision.applyDomain")(function* (tx: Tx,
   const schema = pgSchemaOf(spec, prefix)
   const faults = faultsOf(wanted, prefix)
   if (faults !== undefined) return yield* faults
+  // before the domain's lock, which whoever provisions in it may hold for long: while a domain waits, others do
+  yield* tx.query(setLockTimeout)
   yield* lockDomain(tx, chain)
   const [row] = (yield* tx.query(statement(rowSql, [chain]))).rows
   const conflict = row === undefined ? undefined : foreignOrigin(row, origin, chain)
   if (conflict !== undefined) return yield* conflict
   if (matches(row, wanted)) return { _tag: "Unchanged", chain, pgSchema: schema } satisfies DomainOutcome
 
-  yield* tx.query(setLockTimeout)
   const params = [
     chain,
     schema,

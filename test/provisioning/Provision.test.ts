@@ -6,9 +6,11 @@ import { expect } from "vitest"
 import { ApiSql } from "../../src/postgres/ApiSql.ts"
 import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
+import { statement } from "../../src/postgres/Statement.ts"
 import * as Provision from "../../src/provisioning/Provision.ts"
 import { applyDomain } from "../../src/provisioning/ProvisionDomain.ts"
-import { withDatabase } from "../support/Database.ts"
+import { ddlLockTimeout } from "../../src/provisioning/table/Names.ts"
+import { connect, withDatabase } from "../support/Database.ts"
 import { versionsOf } from "../support/Shape.ts"
 import { makeWorld, originOf, refusalOf } from "./World.ts"
 
@@ -284,6 +286,29 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         expect(yield* refusalOf(apply(table(all), originOf("fixed", { source: "cluster-1" })))).toBe("NotAdopted")
         expect(yield* refusalOf(apply(define({ domain: "nowhere", fields: all })))).toBe("ParentMissing")
         expect(yield* versionsOf(database.superuserUrl, database.org)).toEqual(before)
+      })
+    )
+
+    it.effect("waits for the lock of a domain that somebody else has no longer than for a table", () =>
+      Effect.gen(function* () {
+        const { database, org, sql } = yield* makeWorld
+        const wanted = {
+          spec: { org, app: "shop", domain: "locked", deletionPolicy: "Retain", database: "default" } as const,
+          origin: originOf("locked"),
+          authStrategy: undefined
+        }
+        const holder = yield* connect(database.superuserUrl)
+        yield* holder.query("begin")
+        yield* holder.query(
+          `select pg_advisory_xact_lock(hashtextextended('velocity/provision/${org}/shop/locked', 0))::text as held`
+        )
+        const refused = yield* Effect.flip(sql.transaction((tx) => applyDomain(tx, wanted)))
+        expect(refused).toMatchObject({ _tag: "DatabaseFailure", reason: { _tag: "LockTimeout" } })
+        yield* holder.query("rollback")
+        const timeout = yield* sql.transaction((tx) =>
+          Effect.andThen(applyDomain(tx, wanted), tx.query(statement("select current_setting('lock_timeout') as is")))
+        )
+        expect(timeout.rows).toEqual([{ is: ddlLockTimeout }])
       })
     )
 

@@ -54,15 +54,22 @@ const order: ReadonlyArray<Kind> = [
   "ApiKey"
 ]
 
-/** Keys at work at once; each has a connection of the operator's, which has eight. */
+/** Keys at work at once, revocations not counted; each has a connection of the operator's, which has ten. */
 const workers = 4
+
+/**
+ * What ends a right has a worker of its own, and waits for no other's work: a binding or a key that is deleted opens nothing a
+ * moment later, whatever else goes on. Bindings are all there, since what a binding takes away it may take by a change; where
+ * their domain is not there yet, it wakes them. A key is when it goes: a new one is made after what it is to open.
+ */
+const revocations = "revocations"
 
 /** What others stand on, and may claim one name, which who came first keeps: one at a time, and before others. */
 const parents = "parents"
 
 /**
  * Of what one may be at work at once; of what belongs to a domain, of a kind in a namespace, so that an index that is built
- * for hours holds up no other domain, and a revocation not at all.
+ * for hours holds up no other domain.
  */
 const groupOf = (identity: string): string => {
   const [kind = "", namespace = ""] = identity.split("/")
@@ -104,13 +111,17 @@ const forsaken =
 /** Runs a controller until the scope closes, and answers what it tells. Fails only where it cannot begin. */
 export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const fence = yield* Fence
-  const queue = yield* WorkQueue.make(groupOf, parents)
+  const departed = new Set<string>()
+  const laneOf = (identity: string): string | undefined => {
+    const kind = kindOf(identity)
+    return kind === "RoleBinding" || (kind === "ApiKey" && departed.has(identity)) ? revocations : undefined
+  }
+  const queue = yield* WorkQueue.make({ groupOf, first: parents, laneOf })
   const statuses = yield* ResourceStatuses.load(fence, options.generations)
   const changes = yield* PubSub.sliding<StatusChange>({ capacity: 1_000, replay: 1_000 })
   const settled = yield* Deferred.make<void>()
   const superseded = yield* Deferred.make<never, Superseded>()
   const store = new Map<string, Resource>()
-  const departed = new Set<string>()
   const spoiled = new Map<string, string>()
   const absent = new Set<string>()
   let delivery: KeyDelivery | undefined
@@ -148,19 +159,17 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
 
   const tell = (change: StatusChange) => PubSub.publish(changes, change)
 
-  const add = (identity: string) =>
-    queue
-      .add(identity)
-      .pipe(
-        Effect.andThen(ControllerMetrics.added),
-        Effect.andThen(Effect.suspend(() => ControllerMetrics.depth(queue.depth())))
-      )
-  const addAll = (identities: Iterable<string>) =>
+  const each = (identities: Iterable<string>, add: (identity: string) => Effect.Effect<void>) =>
     Effect.forEach(
       [...identities].sort((a, b) => rank(a) - rank(b)),
-      add,
+      (identity) =>
+        add(identity).pipe(
+          Effect.andThen(ControllerMetrics.added),
+          Effect.andThen(Effect.suspend(() => ControllerMetrics.depth(queue.depth())))
+        ),
       { discard: true }
     )
+  const addAll = (identities: Iterable<string>) => each(identities, queue.add)
 
   const isIdle = () => isLoaded && queue.idle() && unspoken.size === 0
   const restIfIdle = Effect.suspend(() => {
@@ -308,8 +317,9 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       departed.delete(identity)
       if (orphans.delete(identity)) yield* ControllerMetrics.orphans(orphans.size)
       yield* tell({ _tag: "Removed", identity })
-      // whoever waited for it to go, or stood on it
-      yield* addAll([...departed, ...store.keys()])
+      // whoever waited for it to go; and whoever stood on it
+      yield* addAll(departed)
+      yield* each(store.keys(), queue.addBehind)
     })
 
   /**
@@ -344,8 +354,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       yield* report(identity)
     }).pipe(Effect.catchCause((cause) => Effect.logWarning(`what failed of ${identity} could not be said`, cause)))
 
-  const work = Effect.gen(function* () {
-    const { key, waited } = yield* queue.take
+  const work = Effect.fnUntraced(function* (lane?: string) {
+    const { key, waited } = yield* queue.take(lane)
     yield* ControllerMetrics.waited(waited)
     yield* ControllerMetrics.depth(queue.depth())
     const started = yield* Clock.currentTimeMillis
@@ -391,8 +401,9 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     Effect.forkScoped
   )
   yield* Effect.forkScoped(Effect.andThen(look, Effect.forever(Effect.andThen(source.wait, look))))
-  for (let worker = 0; worker < workers; worker++) yield* Effect.forkScoped(Effect.forever(work))
-  yield* Effect.suspend(() => addAll([...departed, ...store.keys(), ...orphans])).pipe(
+  for (let worker = 0; worker < workers; worker++) yield* Effect.forkScoped(Effect.forever(work()))
+  yield* Effect.forkScoped(Effect.forever(work(revocations)))
+  yield* Effect.suspend(() => each([...departed, ...store.keys(), ...orphans], queue.addBehind)).pipe(
     Effect.schedule(Schedule.spaced(resync)),
     Effect.forkScoped
   )

@@ -3,7 +3,8 @@
  *
  * Several may be at work at once, but of each group one, in the order in which they were added: what contends for one name
  * is decided by who came first, and what takes long holds up its own group alone. While one of the group `first` is at work
- * no other is taken up: they stand on what it does.
+ * no other is taken up: they stand on what it does. What has a lane stands apart from all that: it is taken by who asks for
+ * that lane, whatever else is at work. What is only looked at again, without a reason, comes behind what has one.
  *
  * A key that is added while it is being worked on comes again when that is done. A key that failed comes again after a
  * time that doubles with each failure, with jitter; adding it meanwhile brings it at once.
@@ -22,8 +23,13 @@ export const backoffOf = (failures: number, chance: number): Duration.Duration =
 
 export interface WorkQueue {
   readonly add: (key: string) => Effect.Effect<void>
-  /** Waits for a key; it is at work until `done`. Answers how long it stood in the queue, in milliseconds, too. */
-  readonly take: Effect.Effect<{ readonly key: string; readonly waited: number }>
+  /** The same without a reason: behind all that have one. */
+  readonly addBehind: (key: string) => Effect.Effect<void>
+  /**
+   * Waits for a key, of those without a lane unless one is said; it is at work until `done`. Answers how long it stood in the
+   * queue, in milliseconds, too.
+   */
+  readonly take: (lane?: string) => Effect.Effect<{ readonly key: string; readonly waited: number }>
   /** The work on a key is over and was good: its failures are forgotten. */
   readonly done: (key: string) => Effect.Effect<void>
   /** The work on a key is over and is to be tried again; answers after how long. */
@@ -38,9 +44,29 @@ export interface WorkQueue {
   readonly idle: () => boolean
 }
 
+export interface WorkQueueOptions {
+  /** Of which one is at work at once. */
+  readonly groupOf: (key: string) => string
+  /** The group that is waited for by all without a lane. */
+  readonly first?: string | undefined
+  /** The lane of a key that has one, as it is when the key comes. */
+  readonly laneOf?: ((key: string) => string | undefined) | undefined
+}
+
+/** Those of a lane that stand in the queue, and since when. */
+interface Line {
+  readonly front: Map<string, number>
+  readonly behind: Map<string, number>
+}
+
 /** Makes a queue; waits for another try end with the scope. */
-export const make = Effect.fnUntraced(function* (groupOf: (key: string) => string, first?: string) {
-  const ready = new Map<string, number>()
+export const make = Effect.fnUntraced(function* ({ first, groupOf, laneOf }: WorkQueueOptions) {
+  const lines = new Map<string | undefined, Line>()
+  const lineOf = (lane: string | undefined): Line => {
+    const line = lines.get(lane) ?? { front: new Map(), behind: new Map() }
+    lines.set(lane, line)
+    return line
+  }
   const working = new Set<string>()
   const busy = new Set<string>()
   const again = new Set<string>()
@@ -48,13 +74,17 @@ export const make = Effect.fnUntraced(function* (groupOf: (key: string) => strin
   const delayed = yield* FiberMap.make<string>()
   let waiting = Deferred.makeUnsafe<void>()
 
-  const push = Effect.fnUntraced(function* (key: string) {
+  const push = Effect.fnUntraced(function* (key: string, place: keyof Line = "front") {
     if (working.has(key)) {
       again.add(key)
       return
     }
-    if (ready.has(key)) return
-    ready.set(key, yield* Clock.currentTimeMillis)
+    const line = lineOf(laneOf?.(key))
+    if (line.front.has(key) || line[place].has(key)) return
+    const since = line.behind.get(key) ?? (yield* Clock.currentTimeMillis)
+    // it may have got a lane since it came
+    for (const one of lines.values()) for (const keys of [one.front, one.behind]) keys.delete(key)
+    line[place].set(key, since)
     Deferred.doneUnsafe(waiting, Effect.void)
   })
 
@@ -66,21 +96,26 @@ export const make = Effect.fnUntraced(function* (groupOf: (key: string) => strin
     if (again.delete(key)) yield* push(key)
   })
 
-  const take: WorkQueue["take"] = Effect.gen(function* () {
+  const take: WorkQueue["take"] = Effect.fnUntraced(function* (lane) {
+    const { behind, front } = lineOf(lane)
     for (;;) {
-      const isHeld = first !== undefined && busy.has(first)
-      for (const [key, since] of isHeld ? [] : ready) {
-        const group = groupOf(key)
-        if (busy.has(group)) continue
-        ready.delete(key)
-        working.add(key)
-        busy.add(group)
-        return { key, waited: (yield* Clock.currentTimeMillis) - since }
+      const isHeld = lane === undefined && first !== undefined && busy.has(first)
+      for (const line of isHeld ? [] : [front, behind]) {
+        for (const [key, since] of line) {
+          const group = groupOf(key)
+          if (busy.has(group)) continue
+          line.delete(key)
+          working.add(key)
+          busy.add(group)
+          return { key, waited: (yield* Clock.currentTimeMillis) - since }
+        }
       }
       if (Deferred.isDoneUnsafe(waiting)) waiting = Deferred.makeUnsafe()
       yield* Deferred.await(waiting)
     }
   })
+
+  const depth = () => [...lines.values()].reduce((sum, { behind, front }) => sum + front.size + behind.size, 0)
 
   const later: WorkQueue["later"] = (key, wait) =>
     Duration.toMillis(wait) === 0
@@ -98,6 +133,7 @@ export const make = Effect.fnUntraced(function* (groupOf: (key: string) => strin
 
   return {
     add: (key) => Effect.andThen(FiberMap.remove(delayed, key), push(key)),
+    addBehind: (key) => push(key, "behind"),
     take,
     done: (key) =>
       Effect.suspend(() => {
@@ -114,7 +150,7 @@ export const make = Effect.fnUntraced(function* (groupOf: (key: string) => strin
     }),
     later,
     failures: (key) => failures.get(key) ?? 0,
-    depth: () => ready.size,
-    idle: () => ready.size === 0 && working.size === 0
+    depth,
+    idle: () => depth() === 0 && working.size === 0
   } satisfies WorkQueue
 })
