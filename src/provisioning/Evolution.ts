@@ -17,13 +17,15 @@ import * as Builds from "./Builds.ts"
 import * as MirrorRow from "./MirrorRow.ts"
 import * as Provision from "./Provision.ts"
 import * as Backfill from "./plan/Backfill.ts"
+import { leftovers } from "./plan/Leftovers.ts"
 import type { StoredStep } from "./plan/PlanStore.ts"
 import * as PlanStore from "./plan/PlanStore.ts"
+import * as Premise from "./plan/Premise.ts"
 import * as Catalogue from "./table/Catalogue.ts"
 import { lockDomain, setLockTimeout } from "./table/Names.ts"
 import { actorOf } from "./table/Origin.ts"
 import type { ProvisionRefused } from "./table/ProvisionRefused.ts"
-import { inOneBlock, qualified, quoteName, quoteText } from "./table/SqlText.ts"
+import { inOneBlock, qualified, quoteName } from "./table/SqlText.ts"
 import * as WantedSteps from "./WantedSteps.ts"
 
 /** How an operator reaches its database; `X` is what else a transaction of its term may fail with. */
@@ -89,7 +91,13 @@ type Turn =
   | { readonly _tag: "Went"; readonly step: StoredStep }
   | { readonly _tag: "Build"; readonly step: StoredStep }
   | { readonly _tag: "Done"; readonly generation: number; readonly steps: ReadonlyArray<StoredStep> }
-  | { readonly _tag: "Overtaken" }
+  | Overtaken
+
+interface Overtaken {
+  readonly _tag: "Overtaken"
+}
+
+const overtaken: Overtaken = { _tag: "Overtaken" }
 
 const buildingOf = (steps: ReadonlyArray<StoredStep>): ReadonlySet<string> =>
   new Set(steps.flatMap((one) => (one.object === undefined ? [] : [one.object])))
@@ -112,22 +120,22 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
   const { id, path, pgSchema, pgTable } = planned
   yield* lockDomain(tx, chainOf(pathOfDefinition(wanted.spec)))
   const plan = yield* PlanStore.byId(tx, id)
-  if (plan?.state !== "Running") return { _tag: "Overtaken" } satisfies Turn
+  if (plan?.state !== "Running") return overtaken
   const steps = yield* PlanStore.steps(tx, id)
   const building = buildingOf(steps)
   const actual = yield* Catalogue.read(tx, pgSchema, pgTable)
-  const overtaken = Effect.fnUntraced(function* (why: string) {
+  const overtake = Effect.fnUntraced(function* (why: string) {
     yield* PlanStore.end(tx, id, "Overtaken", why)
     yield* entry(tx, work, "operator.plan.overtake", { plan: planned.hash, why })
-    return { _tag: "Overtaken" } satisfies Turn
+    return overtaken
   })
-  if (actual === undefined) return yield* overtaken("the table is gone")
+  if (actual === undefined) return yield* overtake("the table is gone")
   if (Catalogue.fingerprint(actual, building) !== plan.fingerprint) {
-    return yield* overtaken("the table is not as the last step left it")
+    return yield* overtake("the table is not as the last step left it")
   }
   if (built !== undefined) {
     // whoever took it away meanwhile has overtaken the plan
-    if (actual.indexes[built.object ?? ""]?.valid !== true) return yield* overtaken(`the index ${built.object} is gone`)
+    if (actual.indexes[built.object ?? ""]?.valid !== true) return yield* overtake(`the index ${built.object} is gone`)
     yield* PlanStore.mark(tx, id, [built.position], "Done")
     yield* entry(tx, work, "operator.plan.step", { plan: planned.hash, step: built.position, does: built.does })
     return { _tag: "Went", step: built } satisfies Turn
@@ -241,7 +249,10 @@ const build = <X>(runner: Runner<X>, { planned }: Work, next: StoredStep) =>
       )
       if (held[0]?.held !== true) return false
       const { rows } = yield* query(
-        statement(`select i.indisvalid as valid from pg_index i where i.indexrelid = to_regclass(${quoteText(index)})`)
+        statement(
+          "select i.indisvalid as valid from pg_index i where i.indexrelid = to_regclass($1) and i.indrelid = to_regclass($2)",
+          [index, qualified(planned.pgSchema, planned.pgTable)]
+        )
       )
       if (rows[0]?.valid === true) return true
       if (rows.length > 0) yield* query(statement(`drop index concurrently ${index}`))
@@ -270,6 +281,33 @@ const contradictionOf = ({ reason }: DatabaseFailure): Contradiction | undefined
   }
 }
 
+/**
+ * Ends a plan that cannot go on, and clears away in the same transaction what it has made for itself: nothing of it may be in
+ * the way of what is served until there is another plan, which may have to wait.
+ */
+const endAndClear = Effect.fnUntraced(function* (tx: Tx, work: Work, state: "Overtaken" | "Conflict", why: string) {
+  const { hash, id, pgSchema, pgTable } = work.planned
+  yield* lockDomain(tx, chainOf(pathOfDefinition(work.wanted.spec)))
+  const plan = yield* PlanStore.byId(tx, id)
+  if (plan?.state !== "Running") return
+  const steps = yield* PlanStore.steps(tx, id)
+  const actual = yield* Catalogue.read(tx, pgSchema, pgTable)
+  const isSwitched = steps.some((one) => one.phase === "switch" && one.state === "Done")
+  if (actual !== undefined && !isSwitched) {
+    const built = new Set(
+      steps.flatMap((one) => (one.object !== undefined && one.state === "Done" ? [one.object] : []))
+    )
+    const statements = leftovers(actual, pgSchema, pgTable, built)
+    yield* tx.query(statement("select set_config('lock_timeout', $1, true)", [stepLockTimeout]))
+    if (statements.length > 0) yield* asOwner(tx, pgSchema, (owner) => owner.query(inOneBlock(statements)))
+  }
+  yield* PlanStore.end(tx, id, state, why)
+  const payload = { plan: hash, step: work.trying?.position, does: work.trying?.does }
+  yield* state === "Conflict"
+    ? entry(tx, work, "operator.plan.fail", payload, "failed")
+    : entry(tx, work, "operator.plan.overtake", { ...payload, why })
+})
+
 const evolving = ({ planned }: Work, step: StoredStep): Evolving => ({
   _tag: "Evolving",
   path: planned.path,
@@ -283,12 +321,33 @@ const evolving = ({ planned }: Work, step: StoredStep): Evolving => ({
   estimate: step.estimate
 })
 
+/** Plans of one call. */
+const mostOvertakings = 2
+
+const overtakenAgain = ({ hash, path, pgSchema, pgTable, steps }: Provision.Planned): Evolving => ({
+  _tag: "Evolving",
+  path,
+  pgSchema,
+  pgTable,
+  hash,
+  position: 1,
+  steps: steps.length,
+  does: "made anew, because the table was changed meanwhile",
+  rows: 0,
+  estimate: undefined
+})
+
 /** Carries a plan on until it is done, contradicted or overtaken, or `until` has passed. */
 const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, until: number) {
   const { planned, wanted } = work
   let built: StoredStep | undefined
-  const contradicted = (error: DatabaseFailure | ProvisionRefused | Backfill.BackfillErred | X) =>
+  const ended = (error: DatabaseFailure | ProvisionRefused | Backfill.BackfillErred | X) =>
     Effect.gen(function* () {
+      const broken = Premise.brokenBy(error)
+      if (broken !== undefined) {
+        yield* runner.transaction((tx) => endAndClear(tx, work, "Overtaken", broken))
+        return overtaken
+      }
       let contradiction: Contradiction | undefined
       if (error instanceof Backfill.BackfillErred) contradiction = { how: error.message, isFound: true }
       else {
@@ -298,24 +357,11 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
       const { how, isFound } = contradiction
       const does = work.trying?.does ?? "a step"
       const message = `records that are there contradict it: ${does}${how === undefined ? "" : `: ${how}`}`
-      yield* runner.transaction((tx) =>
-        Effect.gen(function* () {
-          yield* PlanStore.end(tx, planned.id, "Conflict", message)
-          yield* entry(
-            tx,
-            work,
-            "operator.plan.fail",
-            { plan: planned.hash, step: work.trying?.position, does: work.trying?.does },
-            "failed"
-          )
-        })
-      )
+      yield* runner.transaction((tx) => endAndClear(tx, work, "Conflict", message))
       return { _tag: "Conflicting", path: planned.path, message, isFound } satisfies Conflicting
     })
   for (;;) {
-    const one: Turn | Conflicting = yield* runner
-      .transaction((tx) => turn(tx, work, built))
-      .pipe(Effect.catch(contradicted))
+    const one: Turn | Conflicting = yield* runner.transaction((tx) => turn(tx, work, built)).pipe(Effect.catch(ended))
     built = undefined
     if (one._tag === "Conflicting" || one._tag === "Overtaken") return one
     if (one._tag === "Done") {
@@ -335,10 +381,10 @@ const carryOn = Effect.fnUntraced(function* <X>(runner: Runner<X>, work: Work, u
     }
     if (one._tag === "Build") {
       const key = `${MirrorRow.wantedHash(wanted.spec)}/${planned.id}/${one.step.position}`
-      const there: Option.Option<boolean> | Conflicting = yield* (runner.builds ?? Builds.inPlace)
+      const there: Option.Option<boolean> | Conflicting | Overtaken = yield* (runner.builds ?? Builds.inPlace)
         .go(planned.path, key, build(runner, work, one.step), until)
-        .pipe(Effect.catch(contradicted))
-      if ("path" in there) return there
+        .pipe(Effect.catch(ended))
+      if (!Option.isOption(there)) return there
       if (Option.isNone(there) || !there.value) {
         const waitsFor = yield* runner.transaction((tx) => Builds.waitsFor(tx, planned.pgSchema, planned.pgTable))
         return { ...evolving(work, one.step), building: { waitsFor } }
@@ -364,8 +410,17 @@ export const provision = Effect.fn("Evolution.provision")(function* <X>(
   const until = (yield* Clock.currentTimeMillis) + budget
   yield* runner.builds?.stop(formatPath(pathOfDefinition(wanted.spec)), `${MirrorRow.wantedHash(wanted.spec)}/`) ??
     Effect.void
-  for (;;) {
-    const outcome = yield* runner.transaction((tx) => Provision.apply(tx, wanted))
+  for (let overtakings = 1; ; overtakings += 1) {
+    // where records came while it was done at once, what it has become is judged anew
+    const outcome = yield* runner
+      .transaction((tx) => Provision.apply(tx, wanted))
+      .pipe(
+        Effect.catchIf(
+          (error) => overtakings < mostOvertakings && Premise.brokenBy(error) !== undefined,
+          () => Effect.undefined
+        )
+      )
+    if (outcome === undefined) continue
     if (outcome._tag !== "Planned" || outcome.state === "Waiting") return outcome
     const compute = runner.backfill ?? (() => () => ({ error: "nothing computes it here" }))
     const work = {
@@ -375,7 +430,8 @@ export const provision = Effect.fn("Evolution.provision")(function* <X>(
       trying: undefined
     }
     const result = yield* carryOn(runner, work, until)
-    // what it has become is judged anew
+    // what it has become is judged anew; one that is overtaken again and again waits for a later look
     if (result._tag !== "Overtaken") return result
+    if (overtakings === mostOvertakings) return overtakenAgain(outcome)
   }
 })

@@ -7,6 +7,7 @@ import { fault } from "../domain/Fault.ts"
 import type { SchemaDefinitionSpec } from "../domain/SchemaDefinition.ts"
 import type { Tx } from "../postgres/OperatorSql.ts"
 import { asOwner } from "../postgres/OwnerTx.ts"
+import { statement } from "../postgres/Statement.ts"
 import { type MirrorIds, servedAmong } from "./MirrorRow.ts"
 import { type Comparison, questionsOf } from "./plan/Comparison.ts"
 import { ask } from "./plan/Facts.ts"
@@ -36,6 +37,22 @@ export interface Compared extends Comparison {
   readonly foreignKeys: ReadonlyArray<string>
 }
 
+/** The name of an index that another relation of the schema has: Velocity gives each table names of its own. */
+const refuseTaken = Effect.fnUntraced(function* (tx: Tx, schema: string, { indexes, name }: WantedTable) {
+  const { rows } = yield* tx.query(
+    statement(
+      `select c.relname::text as name, coalesce(t.relname, '')::text as of from pg_class c join pg_namespace n on n.oid = c.relnamespace
+         left join pg_index i on i.indexrelid = c.oid left join pg_class t on t.oid = i.indrelid
+       where n.nspname = $1 and c.relname = any ($3::text[]) and t.relname is distinct from $2 order by 1 limit 1`,
+      [schema, name, indexes.map((one) => one.name)]
+    )
+  )
+  const [taken] = rows
+  if (taken === undefined) return
+  const of = taken.of === "" ? "and is no index" : `as an index of ${schema}.${String(taken.of)}`
+  return yield* refused("NotOurs", `${schema}.${String(taken.name)} is there already, ${of}`)
+})
+
 /** Compares a table that is there with a definition, and with the other versions whose rows it has. Reads, and asks the rows. */
 export const compare = Effect.fnUntraced(function* (
   tx: Tx,
@@ -50,6 +67,7 @@ export const compare = Effect.fnUntraced(function* (
   if (actual.comment?.split("\n")[0] !== tableComment(path)) {
     return yield* refused("NotOurs", `the table ${schema}.${named.name} is there, and Velocity did not make it`)
   }
+  yield* refuseTaken(tx, schema, named)
   const { former, unclear } = renamesOf(family.spec, actual.columns)
   if (unclear.size > 0) {
     const faults = [...unclear].map(([name, there]) =>
@@ -172,6 +190,7 @@ export const creation = Effect.fnUntraced(function* (
 ) {
   const family = yield* FaceStore.family(tx, spec, ids, new Set())
   const table = familyTable(family, schema)
+  yield* refuseTaken(tx, schema, table)
   const served = yield* servedAmong(tx, FaceStore.targetsOf(family.spec))
   const keys = table.foreignKeys.filter((key) => key.targetTable === table.name || served.has(key.target))
   const access = accessSql(table, family, yield* rolePrefixOf(tx))

@@ -366,6 +366,127 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
       })
     )
 
+    it.effect("loses no record that came to an empty table while its plan waited, or while it was changed", () =>
+      Effect.gen(function* () {
+        const { apply, chain, define, domain, look, provision, runner, schema } = yield* makeWorld
+        yield* domain()
+        const integer = { name: "n", type: "integer" }
+        yield* apply(define({ object: "came", fields: [integer] }))
+        const spec = define({ object: "came", fields: [{ name: "n", type: "number", precision: 20, scale: 2 }] })
+        const plan = yield* provision(spec)
+        if (plan._tag !== "Planned") return yield* Effect.die(plan)
+        // it is approved, and a client comes between the approval and the switch
+        let came = false
+        const judged = yield* Evolution.provision(
+          {
+            ...runner,
+            transaction: (f) =>
+              Effect.tap(runner.transaction(f), (said) =>
+                Effect.gen(function* () {
+                  if (came || (said as { _tag?: string } | undefined)?._tag !== "Planned") return
+                  came = true
+                  yield* Effect.orDie(look(insertSql(`${schema}.came_v1`, "n", "4711", 1)))
+                })
+              )
+          },
+          { spec, origin: originOf("came"), approval: { hash: plan.hash, by: "tests/approver" } }
+        )
+        expect(came).toBe(true)
+        expect(judged).toMatchObject({ _tag: "Planned", state: "Waiting" })
+        if (judged._tag !== "Planned") return
+        expect(judged.hash).not.toBe(plan.hash)
+        const ends = yield* look("select state, message from platform.plans where path = $1 order by created_at", [
+          `${chain}/came/v1`
+        ])
+        expect(ends).toEqual([
+          { state: "Overtaken", message: "records came, and the plan was made for none" },
+          { state: "Waiting", message: null }
+        ])
+        expect(yield* provision(spec, judged.hash)).toMatchObject({ _tag: "Applied" })
+        expect(yield* look(`select n::text as n from ${schema}.came_v1`)).toEqual([{ n: "4711.00" }])
+
+        // what is done at once is done in the transaction that looked; a client comes between the look and the lock
+        yield* apply(define({ object: "at-once", fields: [integer] }))
+        const required = define({ object: "at-once", fields: [integer, { name: "r", type: "string", required: true }] })
+        let looks = 0
+        const racing: Evolution.Runner = {
+          ...runner,
+          transaction: (f) =>
+            runner.transaction((tx) =>
+              f({
+                ...tx,
+                query: (asked) =>
+                  Effect.gen(function* () {
+                    const done = yield* tx.query(asked)
+                    if (!asked.sql.includes("as filled")) return done
+                    looks += 1
+                    if (looks === 1) yield* Effect.orDie(look(insertSql(`${schema}.at_once_v1`, "n", "4711", 1)))
+                    return done
+                  })
+              })
+            )
+        }
+        const refused = yield* Effect.flip(Evolution.provision(racing, { spec: required, origin: originOf("at-once") }))
+        expect(refused).toMatchObject({ _tag: "ProvisionRefused", reason: "DataConflict" })
+        expect(looks).toBe(2)
+        expect(yield* look(`select n::text as n from ${schema}.at_once_v1`)).toEqual([{ n: "4711" }])
+      })
+    )
+
+    it.effect("takes no other table's index for its own", () =>
+      Effect.gen(function* () {
+        const { apply, chain, define, domain, look, provision, schema } = yield* makeWorld
+        yield* domain()
+        const name = constraintName("ix", "mine_v1", ["a"])
+        for (const object of ["mine", "other"]) {
+          yield* apply(define({ object, fields: [{ name: "a", type: "string" }] }))
+          yield* look(insertSql(`${schema}.${object}_v1`, "a", "'a'", 1))
+        }
+        yield* look(`create index "${name}" on ${schema}.other_v1 (a)`)
+        const spec = define({ object: "mine", fields: [{ name: "a", type: "string", indexed: true }] })
+        expect(yield* Effect.flip(provision(spec))).toMatchObject({
+          reason: "NotOurs",
+          message: expect.stringContaining(`${schema}.${name} is there already, as an index of ${schema}.other_v1`)
+        })
+        const plans = look("select state from platform.plans where path = $1", [`${chain}/mine/v1`])
+        expect(yield* plans).toEqual([])
+        yield* look(`drop index ${schema}."${name}"`)
+        expect(yield* provision(spec)).toMatchObject({ _tag: "Applied" })
+      })
+    )
+
+    it.effect("makes two plans at one look, however often somebody changes the table", () =>
+      Effect.gen(function* () {
+        const { apply, chain, define, domain, look, runner, schema } = yield* makeWorld
+        yield* domain()
+        yield* apply(define({ object: "restless", fields: [{ name: "a", type: "string" }] }))
+        yield* look(insertSql(`${schema}.restless_v1`, "a", "'a'", 1))
+        const spec = define({ object: "restless", fields: [{ name: "a", type: "string", indexed: true }] })
+        let times = 0
+        const restless: Evolution.Runner = {
+          ...runner,
+          transaction: (f) =>
+            Effect.tap(runner.transaction(f), (said) =>
+              Effect.gen(function* () {
+                if ((said as { _tag?: string } | undefined)?._tag !== "Planned") return
+                times += 1
+                yield* Effect.orDie(look(`create index by_hand_${times} on ${schema}.restless_v1 (a, id)`))
+              })
+            )
+        }
+        expect(yield* Evolution.provision(restless, { spec, origin: originOf("restless") })).toMatchObject({
+          _tag: "Evolving",
+          does: "made anew, because the table was changed meanwhile"
+        })
+        expect(times).toBe(2)
+        const plans = yield* look("select state from platform.plans where path = $1", [`${chain}/restless/v1`])
+        expect(plans).toEqual([{ state: "Overtaken" }, { state: "Overtaken" }])
+        expect(yield* Evolution.provision(runner, { spec, origin: originOf("restless") })).toMatchObject({
+          _tag: "Applied"
+        })
+      })
+    )
+
     it.effect("makes the same plan whatever way Postgres takes through its catalogue", () =>
       Effect.gen(function* () {
         const { apply, define, domain, look, schema, sql } = yield* makeWorld

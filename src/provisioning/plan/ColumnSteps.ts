@@ -7,6 +7,7 @@ import { backfillSql } from "./Backfill.ts"
 import { copyTrigger, isOurs, notNullCheck, successorOf } from "./Comparison.ts"
 import { type Draft, repair } from "./Draft.ts"
 import { type Finding, none, renderFinding } from "./Facts.ts"
+import { leftovers } from "./Leftovers.ts"
 import { step } from "./Plan.ts"
 
 /** See the module. */
@@ -19,21 +20,18 @@ export const columnSteps = (draft: Draft): void => {
   const latest = (field: string) => newName.get(field) ?? field
 
   // what an earlier plan left, which is nobody's
-  const leftovers = [
-    ...Object.keys(actual.triggers).map((name) => `drop trigger ${quoteName(name)} on ${wanted.table}`),
-    ...Object.keys(actual.indexes)
-      .filter(isOurs.index)
-      .map((name) => `drop index ${qualified(wanted.schema, name)}`),
-    ...Object.keys(actual.columns)
-      .filter(isOurs.column)
-      .map((name) => alter(`drop column ${quoteName(name)}`)),
+  const nobodys = [
+    ...Object.keys(actual.triggers)
+      .filter((name) => !isOurs.trigger(name))
+      .map((name) => `drop trigger ${quoteName(name)} on ${wanted.table}`),
+    ...leftovers(actual, wanted.schema, wanted.name),
     ...Object.keys(actual.constraints)
       .filter(isOurs.constraint)
       .map((name) => alter(`drop constraint ${quoteName(name)}`))
   ]
-  if (leftovers.length > 0)
+  if (nobodys.length > 0)
     (filled ? steps.expand : steps.cut).push(
-      step(filled ? "expand" : "switch", "clear away what is left over", leftovers, "ACCESS EXCLUSIVE", repair)
+      step(filled ? "expand" : "switch", "clear away what is left over", nobodys, "ACCESS EXCLUSIVE", repair)
     )
 
   // columns

@@ -37,14 +37,16 @@ export interface Comparison {
 const short = (text: string): string => sha256Hex(text).slice(0, 8)
 /** The column that will be the field's when its type has changed; no field's name begins with `_`. */
 export const successorOf = (field: string): string => `_n_${short(field)}`
-export const copyTrigger = (field: string): string => `velocity_copy_${short(field)}`
+const copyPrefix = "velocity_copy_"
+export const copyTrigger = (field: string): string => `${copyPrefix}${short(field)}`
 export const notNullCheck = (table: string, field: string): string => `nn_${short(`${table}|${field}`)}`
 export const successorIndex = (name: string): string => `${name}_n`
 
 export const isOurs = {
   column: (name: string) => name.startsWith("_n_"),
   constraint: (name: string) => name.startsWith("nn_"),
-  index: (name: string) => name.endsWith("_n")
+  index: (name: string) => name.endsWith("_n"),
+  trigger: (name: string) => name.startsWith(copyPrefix)
 }
 
 /** What changes of a column's type there are, by field. */

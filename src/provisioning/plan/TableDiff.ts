@@ -16,6 +16,7 @@ import { faceSteps } from "./FaceSteps.ts"
 import type { Facts } from "./Facts.ts"
 import { indexSteps } from "./IndexSteps.ts"
 import type { Step } from "./Plan.ts"
+import { premiseOfNone } from "./Premise.ts"
 import { renameSteps } from "./RenameSteps.ts"
 
 export interface Diff {
@@ -36,5 +37,6 @@ export const diff = (comparison: Comparison, facts: Facts): Diff => {
   renameSteps(draft)
   faceSteps(draft)
   accessSteps(draft)
+  premiseOfNone(draft)
   return { steps: stepsOf(draft), faults: draft.faults, notes: draft.notes }
 }
