@@ -298,7 +298,7 @@ const endAndClear = Effect.fnUntraced(function* (tx: Tx, work: Work, state: "Ove
       steps.flatMap((one) => (one.object !== undefined && one.state === "Done" ? [one.object] : []))
     )
     const statements = leftovers(actual, pgSchema, pgTable, built)
-    yield* tx.query(statement("select set_config('lock_timeout', $1, true)", [stepLockTimeout]))
+    yield* tx.query(setLockTimeout)
     if (statements.length > 0) yield* asOwner(tx, pgSchema, (owner) => owner.query(inOneBlock(statements)))
   }
   yield* PlanStore.end(tx, id, state, why)
