@@ -202,8 +202,18 @@ begin
 end
 $fn$;$ddl$);
 
+-- an entry's hash, made anew
+select platform.migrate_function($ddl$create or replace function platform.audit_hash(p_entry platform.audit_log) returns bytea language plpgsql stable set search_path = pg_catalog, pg_temp as $fn$
+begin
+  return sha256('\x00'::bytea || record_send(row(p_entry.chain, p_entry.lane, p_entry.seq, p_entry.occurred_at, p_entry.id, p_entry.actor,
+    p_entry.action, p_entry.outcome, p_entry.schema_path, p_entry.entity_id, p_entry.payload, p_entry.request_id, p_entry.reason,
+    p_entry.ticket_ref, p_entry.fail_modes, p_entry.db_login, p_entry.db_role, p_entry.prev_hash)));
+end
+$fn$;$ddl$);
+
 -- One row for each entry of the window that is wrong, none for a sound window. An entry is judged against the one before
--- it in its lane, which may lie outside the window or be the head of what was dropped.
+-- it in its lane, which may lie outside the window or be the head of what was dropped: the last entry that was sealed.
+-- A window without an end is one of the lanes' ends too (audit_verify_lanes): an entry that is gone from there has none behind it.
 -- Read in slices of 50,000 entries in the order of time, which is that of the heap: memory does not grow with the window,
 -- and no page is read once for each lane. Where a lane's predecessor is in no earlier place of the slice it is looked up.
 select platform.migrate_function($ddl$create or replace function platform.audit_verify_window(p_from timestamp with time zone, p_to timestamp with time zone) returns TABLE(chain text, lane smallint, seq bigint, id uuid, occurred_at timestamp with time zone, stored_hash bytea, computed_hash bytea, problem text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp set work_mem = 65536 set plan_cache_mode = force_custom_plan as $fn$
@@ -262,7 +272,7 @@ begin
           when b.occurred_at >= l.occurred_at then 'time_reversed' end
         when h.seq is not null then case
           when h.seq + 1 <> l.seq or h.hash <> l.prev_hash or h.occurred_at >= l.occurred_at
-            or (z.last_seq is not null and (z.last_seq <> h.seq or z.last_hash <> h.hash)) then 'head_mismatch' end
+            or (z.last_seq, z.last_hash) is distinct from (h.seq, h.hash) then 'head_mismatch' end
         when l.seq <> 1 then 'seq_gap'
         when l.prev_hash <> sha256(convert_to(format('velocity/audit/v1/%s/%s', l.chain, l.lane), 'UTF8')) then 'link_broken'
         end as problem
@@ -292,6 +302,9 @@ begin
     order by j.chain, j.lane, j.seq, j.occurred_at;
     v_at := v_next;
   end loop;
+  if p_to is null then
+    return query select l.chain, l.lane, l.seq, null::uuid, l.occurred_at, l.found, l.wanted, l.problem from platform.audit_verify_lanes(null) l;
+  end if;
 end
 $fn$;$ddl$);
 
@@ -331,7 +344,8 @@ select platform.migrate_comment('table', name, what) from (values
 ) as t(name, what);
 select platform.migrate_comment('function', name, what) from (values
   ('audit_insert', 'Writes an entry: the log''s one writer. Refuses what the login and the role in force may not say (42501), another encoding or isolation level (VL002), an unknown chain (VL003), a predecessor in the future (VL004).'),
-  ('audit_verify_window', 'The entries of a time window that are wrong, none for a sound one: hash_mismatch, link_broken, seq_gap, duplicate_seq, time_reversed, head_mismatch.'),
+  ('audit_verify_window', 'The entries of a time window that are wrong, none for a sound one: hash_mismatch, link_broken, seq_gap, duplicate_seq, time_reversed, head_mismatch; without an end also what audit_verify_lanes tells.'),
+  ('audit_hash', 'An entry''s hash, made anew from its columns.'),
   ('audit_refuse', 'Trigger: refuses every UPDATE, DELETE and TRUNCATE of the log (VL001).'),
   ('audit_partition_create', 'Makes a month of audit_log; false if it is there.'),
   ('partition_create', 'Makes a month of audit_log or event_log without locking readers or writers out.'),

@@ -226,6 +226,7 @@ select platform.migrate_grants('function', 'cursor_keys', 'velocity_gateway=exec
 select platform.migrate_grants('function', 'term_take', 'velocity_operator=execute');
 select platform.migrate_grants('function', 'term_check', 'velocity_operator=execute');
 select platform.migrate_grants('function', 'audit_refuse', '');
+select platform.migrate_grants('function', 'audit_hash', '');
 select platform.migrate_grants('function', 'partition_create', '');
 select platform.migrate_grants('function', 'audit_partition_create', 'velocity_operator=execute');
 select platform.migrate_grants('function', 'partitions', 'velocity_gateway=execute; velocity_operator=execute');

@@ -167,9 +167,11 @@ begin
     select c.chain, c.lane, c.seq, c.occurred_at, a.hash as found
     from platform.anomaly_scan_state c
       left join platform.audit_log a on a.chain = c.chain and a.lane = c.lane and a.seq = c.seq and a.occurred_at = c.occurred_at
-      -- the head of what was retired
-      left join platform.audit_heads h on h.chain = c.chain and h.lane = c.lane and h.seq >= c.seq
-    where c.hash is not null and a.hash is distinct from c.hash and not (a.hash is null and h.seq is not null)
+    where c.hash is not null and a.hash is distinct from c.hash and not (a.hash is null and exists (
+      -- of a month that was retired
+      select from platform.audit_seals z join platform.retirements r on r.name = z.partition
+      where r.retired_at is not null and z.chain = c.chain and z.lane = c.lane and c.seq between z.first_seq and z.last_seq
+        and (c.seq <> z.last_seq or c.hash = z.last_hash)))
     order by 1, 2
   loop
     chain := s.chain;

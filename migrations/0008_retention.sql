@@ -189,10 +189,14 @@ begin
 end
 $fn$;$ddl$);
 
--- what the log says of the seals of a month, in one hash
+-- What the log says of the seals of a month, in one hash; and of what became of the month before it, so that the newest
+-- seal's entry vouches for all seals, also when the months that held the older ones' entries are gone.
 select platform.migrate_function($ddl$create or replace function platform.seal_digest(p_name text) returns bytea language plpgsql stable security definer set search_path = pg_catalog, pg_temp set DateStyle = iso set TimeZone = utc as $fn$
 begin
-  return (select sha256(convert_to(coalesce(string_agg(format(E'%s %s %s %s %s %s\n', s.chain, s.lane, s.first_seq, encode(s.first_hash, 'hex'),
+  return (select sha256(convert_to(coalesce((
+      select format(E'%s %s\n', encode(r.digest, 'hex'), r.disposition) from platform.retirements r
+      where r.parent = 'audit_log' and r.sealed_at is not null and r.name < p_name order by r.name desc limit 1), '')
+    || coalesce(string_agg(format(E'%s %s %s %s %s %s\n', s.chain, s.lane, s.first_seq, encode(s.first_hash, 'hex'),
       s.last_seq, encode(s.last_hash, 'hex')), '' order by s.chain collate "C", s.lane), ''), 'UTF8'))
     from platform.audit_seals s where s.partition = p_name);
 end
@@ -638,7 +642,7 @@ select platform.migrate_comment('function', name, what) from (values
   ('partition_free', 'A month, if it may be touched at all: VL060 not past what is kept, VL061 an older one is there, VL062 held.'),
   ('partition_lanes', 'The first and last entry of each lane of a month of the log.'),
   ('lane_in_tree', 'What of a run of a lane the tree lacks (not_covered) or has otherwise (rewritten), NULL where all of it is there; and the first checkpoint that covers it.'),
-  ('seal_digest', 'The seals of a month, in one hash.'),
+  ('seal_digest', 'The seals of a month and of those before it, in one hash.'),
   ('partition_seal', 'Seals a month of the log, and leaves an entry with the digest of its seals. VL065 where no checkpoint covers the month.'),
   ('partition_export', 'A page of a month that may go, a row a line.'),
   ('partition_exported', 'Puts the manifest of a month''s export on record, after comparing it with the month and its seals (VL066).'),

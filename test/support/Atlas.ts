@@ -2,6 +2,7 @@
  * A domain `{org}/geo/atlas` as provisioning leaves one, made with plain SQL as `velocity_operator`, for tests of what
  * the database itself promises: `country_v1` with row filters, `city_v1` without, and a second domain beside them.
  */
+import type * as PgConnection from "@effect/sql-pg/PgConnection"
 import * as Effect from "effect/Effect"
 import { connect } from "./Database.ts"
 
@@ -160,3 +161,17 @@ export const createCity = (apiUrl: string, atlas: Atlas, name: string) =>
       return { entity, event, entry: audited.rows[0]?.id as string | null }
     })
   )
+
+/** A record erased as the API erases one, over a connection that is given. */
+export const eraseCity = Effect.fnUntraced(function* (
+  connection: PgConnection.PgConnection,
+  atlas: Atlas,
+  entity: string
+) {
+  yield* connection.query("begin")
+  yield* connection.query("select set_config('role', 'velocity_privacy', true), set_config('velocity.ctx', $1, true)", [
+    '{"actor":"platform/olga","request_id":"r-2","reason":"asked for","ticket":"T-2"}'
+  ])
+  yield* connection.query("select platform.erase_record($1, $2::uuid)", [`${atlas.chain}/city/v1`, entity])
+  yield* connection.query("commit")
+})

@@ -3,7 +3,9 @@
  * would have, which only a superuser can put there, since audit_insert takes the time from the clock.
  */
 import * as Effect from "effect/Effect"
+import type { AuditKeys } from "../../src/operator/evidence/AuditKeys.ts"
 import { query, type TestDatabase } from "./Database.ts"
+import { seal } from "./Sealing.ts"
 
 /** The name of the month so many months ago, e.g. audit_log_2025_03. */
 export const monthOf = (database: TestDatabase, log: "audit_log" | "event_log", ago: number) =>
@@ -53,7 +55,7 @@ export const writePast = (
              v_seq := v_seq + 1;
              v_at := (date_trunc('month', now() at time zone 'UTC') - make_interval(months => m)) at time zone 'UTC'
                + make_interval(days => 3, mins => i, secs => v_lane);
-             v_id := gen_random_uuid();
+             v_id := encode(set_byte(overlay(uuid_send(gen_random_uuid()) placing substr(int8send((extract(epoch from v_at) * 1000)::int8), 3) from 1 for 6), 6, 112), 'hex')::uuid;
              v_payload := jsonb_build_object('n', i, 'é', E'line\\u2028', 'fields', array['name']);
              insert into platform.audit_log values ('${chain}', v_lane, v_seq, v_at, v_id, 'dev/alice', 'create', 'ok', null, v_id, v_payload,
                'r', null, null, null, 'velocity_api', 'x', v_prev,
@@ -87,3 +89,32 @@ export const writeEvent = (
      from (select jsonb_build_object('name', $6::text) as state) s`,
     [event.chain, event.storage, event.entity, event.version, event.ago, event.name]
   )
+
+/** Entries of each lane in each month that `retireMonths` retires. */
+export const retiredEntries = 2
+
+/**
+ * Months of a chain that were sealed, signed and retired, each as it is said, the last of them two months ago: all of the
+ * chain's lanes go on from a head.
+ */
+export const retireMonths = Effect.fnUntraced(function* (
+  database: TestDatabase,
+  chain: string,
+  keys: AuditKeys,
+  dispositions: ReadonlyArray<"drop" | "keep">
+) {
+  const ago = dispositions.length + 1
+  yield* query(database.superuserUrl, "insert into platform.domains (chain, pg_schema) values ($1, 'past')", [chain])
+  yield* makeMonths(database, ago)
+  const lanes = Array.from({ length: 32 }, (_, lane) => lane)
+  yield* writePast(database, chain, { ago, until: 2, lanes, each: retiredEntries })
+  yield* Effect.promise(() => seal(database, keys))
+  yield* query(database.superuserUrl, "select audit_months from platform.retention_set(1, null)")
+  for (const [at, disposition] of dispositions.entries()) {
+    const month = yield* monthOf(database, "audit_log", ago - at)
+    yield* query(database.operatorUrl, "select platform.partition_seal($1)", [month])
+    yield* Effect.promise(() => seal(database, keys))
+    yield* query(database.operatorUrl, "select platform.partition_retire($1, $2, null)", [month, disposition])
+  }
+  yield* query(database.superuserUrl, "delete from platform.domains where chain = $1", [chain])
+})
