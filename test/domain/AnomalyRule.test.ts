@@ -16,7 +16,7 @@ import {
 } from "../../src/domain/AnomalyRule.ts"
 import { SlidingWindows } from "../../src/domain/AnomalyWindow.ts"
 import { decodeResource } from "../../src/domain/Resource.ts"
-import { isWorking, type WorkingHours } from "../../src/domain/WorkingHours.ts"
+import { idleSpans, isWorking, type WorkingHours } from "../../src/domain/WorkingHours.ts"
 
 const rule = (value: object): AnomalyRule => {
   const decoded = decodeRule({
@@ -208,6 +208,19 @@ describe("working hours", () => {
         "2026-11-27T05:00:00Z"
       ].map((time) => at(time, night))
     ).toEqual([false, true, true, false, false])
+  })
+
+  it("leave spans between them, to the minute, on days on which clocks change too", () => {
+    const from = Date.parse("2026-10-24T12:00:00Z")
+    const to = Date.parse("2026-10-26T12:00:00Z")
+    for (const hours of [berlin, { ...berlin, days: ["sun"], from: "22:00", to: "02:30" } satisfies WorkingHours]) {
+      const spans = idleSpans(hours, from, to)
+      for (let minute = from; minute < to; minute += minuteMillis) {
+        const isIdle = spans.some((span) => minute >= span.from && minute < span.to)
+        expect(isIdle).toBe(!isWorking(hours, minute))
+      }
+    }
+    expect(idleSpans(berlin, from, to)).toEqual([{ from, to: Date.parse("2026-10-26T08:00:00Z") }])
   })
 
   it("are part of an organisation, and refused where they cannot be", () => {

@@ -3,7 +3,7 @@
  * for a reason that is told; and what is left is verified as before.
  *
  * The clock is the retention's: shortened by a month at a time, which is a superuser's to do, the same months fall due as
- * would by waiting.
+ * would by waiting. `MonthsPass.test.ts` waits, by a clock that it moves.
  */
 import * as Fs from "node:fs/promises"
 import * as Os from "node:os"

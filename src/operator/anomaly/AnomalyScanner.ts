@@ -41,7 +41,7 @@ const reach = 24 * hourMillis
 const margin = hourMillis
 
 const alertsCounter = Metric.counter("velocity_anomaly_alerts_total", {
-  description: "Alerts that the anomaly scanner raised, by rule and severity",
+  description: "Alerts that the anomaly scanner raised or added to, by rule and severity",
   incremental: true
 })
 const readCounter = Metric.counter("velocity_anomaly_entries_total", {
