@@ -43,6 +43,7 @@ create table platform.audit_checkpoints (
 )$ddl$);
 
 select platform.migrate_relation('audit_checkpoints_origin', 'create index audit_checkpoints_origin on platform.audit_checkpoints (origin, size)');
+select platform.migrate_relation('audit_checkpoints_published', 'create index audit_checkpoints_published on platform.audit_checkpoints (epoch, size) where published_at is not null');
 
 -- what a partition held, lane by lane, kept when it goes; size is a checkpoint that covers it
 select platform.migrate_relation('audit_seals', $ddl$

@@ -42,6 +42,15 @@ const one = (tx: Tx, asked: Statement): Effect.Effect<KeptCheckpoint | undefined
 export const newestCheckpoint = (tx: Tx) =>
   one(tx, statement(`select ${columns} from platform.audit_checkpoints c order by c.epoch desc, c.size desc limit 1`))
 
+/** The newest checkpoint that was put into a folder of publication. */
+export const lastPublished = (tx: Tx) =>
+  one(
+    tx,
+    statement(
+      `select ${columns} from platform.audit_checkpoints c where c.published_at is not null order by c.epoch desc, c.size desc limit 1`
+    )
+  )
+
 /** The checkpoint of exactly this size, of the last epoch that has one. */
 export const checkpointOfSize = (tx: Tx, size: number) =>
   one(

@@ -218,15 +218,35 @@ describe("k8s/base", () => {
     }
   })
 
-  it("takes a component that trusts a certificate authority of one's own, in all three", async () => {
+  /** What an overlay with these components, in this order, is made into. */
+  const overlaid = async (...components: ReadonlyArray<string>) => {
     const folder = await mkdtemp(join(tmpdir(), `velocity-test-${process.pid}-overlay-`))
     const from = (path: string) => relative(realpathSync(folder), join(root, path))
-    const overlay = { resources: [from("k8s/base")], components: [from("k8s/components/postgres-ca")] }
+    const overlay = {
+      resources: [from("k8s/base")],
+      components: components.map((name) => from(`k8s/components/${name}`))
+    }
     await writeFile(join(folder, "kustomization.yaml"), JSON.stringify(overlay))
     const { code, err, out } = await cluster.kubectl(["kustomize", folder])
     await rm(folder, { recursive: true })
     expect(code, err).toBe(0)
     const made = parseAllDocuments(out).map((one) => one.toJS() as Manifest)
+    // the Job of k8s/base is there, and a Job's pods are not changed
+    const taken = made.filter(({ kind }) => kind !== "Job")
+    await ok(["apply", "--server-side", "--dry-run=server", "-f", "-"], listOf(taken))
+    return made
+  }
+  const authority = {
+    volume: { name: "postgres-ca", secret: { secretName: "velocity-postgres-ca" } },
+    mount: { name: "postgres-ca", mountPath: "/etc/velocity/postgres", readOnly: true }
+  }
+  const checkpoints = {
+    volume: { name: "checkpoints", persistentVolumeClaim: { claimName: "velocity-checkpoints" } },
+    mount: { name: "checkpoints", mountPath: "/var/lib/velocity/checkpoints" }
+  }
+
+  it("takes a component that trusts a certificate authority of one's own, in all three", async () => {
+    const made = await overlaid("postgres-ca")
     for (const { metadata, kind } of workloads) {
       const workload = find<Workload>(made, kind, metadata.name)
       expect(containerOf(workload).env).toContainEqual({
@@ -234,9 +254,38 @@ describe("k8s/base", () => {
         value: "/etc/velocity/postgres/ca.crt"
       })
       expect(workload.spec.template.spec).toMatchObject({
-        volumes: [{ name: "postgres-ca", secret: { secretName: "velocity-postgres-ca" } }],
-        containers: [{ volumeMounts: [{ name: "postgres-ca", mountPath: "/etc/velocity/postgres", readOnly: true }] }]
+        volumes: [authority.volume],
+        containers: [{ volumeMounts: [authority.mount] }]
       })
+    }
+  })
+
+  it("takes a component that publishes checkpoints into a volume, beside the other in either order", async () => {
+    for (const components of [
+      ["checkpoints", "postgres-ca"],
+      ["postgres-ca", "checkpoints"]
+    ]) {
+      const made = await overlaid(...components)
+      const publishing = find<Workload>(made, "Deployment", "velocity-operator")
+      const { containers, securityContext, volumes } = publishing.spec.template.spec as unknown as {
+        readonly containers: readonly [{ readonly volumeMounts: ReadonlyArray<unknown> }]
+        readonly securityContext: unknown
+        readonly volumes: ReadonlyArray<unknown>
+      }
+      expect(volumes).toHaveLength(2)
+      expect(volumes).toEqual(expect.arrayContaining([authority.volume, checkpoints.volume]))
+      const [{ volumeMounts }] = containers
+      expect(volumeMounts).toHaveLength(2)
+      expect(volumeMounts).toEqual(expect.arrayContaining([authority.mount, checkpoints.mount]))
+      // written as the user that the operator is, whoever owns the volume
+      expect(securityContext).toMatchObject({ runAsNonRoot: true, runAsUser: 65532, fsGroup: 65532 })
+      const settings = configuredOf(made, containerOf(publishing))
+      expect(settings).toMatchObject({
+        ...settingsOf(operator),
+        VELOCITY_AUDIT_PUBLISH_DIR: checkpoints.mount.mountPath
+      })
+      const others = find<Workload>(made, "Deployment", "velocity-api").spec.template.spec
+      expect(others).toMatchObject({ volumes: [authority.volume] })
     }
   })
 

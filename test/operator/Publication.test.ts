@@ -2,12 +2,12 @@
  * Checkpoints on their way out: they get to a folder and to witnesses whatever fails meanwhile, and what a witness answers
  * does no harm.
  */
-import { readdir, readFile } from "node:fs/promises"
+import { readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { it } from "@effect/vitest"
-import { ConfigProvider, Effect, Result } from "effect"
+import { ConfigProvider, Context, Effect, Layer, Result } from "effect"
 import { describe, expect } from "vitest"
-import { verifyCheckpoint } from "../../src/domain/Checkpoint.ts"
+import { formatCheckpoint, verifyCheckpoint } from "../../src/domain/Checkpoint.ts"
 import { cosign, verifyCosignatures } from "../../src/domain/Cosignature.ts"
 import { generateSignerKey, keyTypes, parseSignerKey } from "../../src/domain/NoteKey.ts"
 import {
@@ -15,18 +15,21 @@ import {
   maxSignatures,
   type NoteSigner,
   type NoteVerifier,
-  parseNote
+  parseNote,
+  signNote
 } from "../../src/domain/SignedNote.ts"
 import type { AuditKeys } from "../../src/operator/evidence/AuditKeys.ts"
+import { publishToFolder } from "../../src/operator/evidence/PublicationFolder.ts"
 import { publishToWitness } from "../../src/operator/evidence/Publisher.ts"
 import * as Sealer from "../../src/operator/evidence/Sealer.ts"
 import { witnessSettings } from "../../src/operator/evidence/Witness.ts"
+import { Fence } from "../../src/operator/state/Fence.ts"
 import { sqlStateOf } from "../../src/postgres/DatabaseFailure.ts"
 import type { KeptCheckpoint } from "../../src/postgres/Evidence.ts"
 import { freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 import { logName, makeKeys, writePlatform } from "../support/Sealing.ts"
 import { startWitness, witnessEpoch } from "../support/Witness.ts"
-import { eventually, kept, on, published, sealed, temporary } from "./PublishedWorld.ts"
+import { eventually, kept, on, published, sealed, servicesOf, temporary } from "./PublishedWorld.ts"
 
 describe("a checkpoint", () => {
   it.live("gets into the folder whole, with its history, after its commit", () =>
@@ -35,14 +38,14 @@ describe("a checkpoint", () => {
       const folder = yield* temporary
       const keys = yield* makeKeys()
       yield* writePlatform(database.operatorUrl, 5)
-      const first = yield* on(database, sealed(keys, { publishDir: folder }, published(folder)))
+      const first = yield* on(database, sealed(keys, { publishDir: folder }, published(database, folder)))
       yield* writePlatform(database.operatorUrl, 5)
-      const second = yield* on(database, sealed(keys, { publishDir: folder }, published(folder)))
+      const second = yield* on(database, sealed(keys, { publishDir: folder }, published(database, folder)))
       expect((yield* Effect.promise(() => readdir(join(folder, "history", "1")))).sort()).toEqual(
         [first, second].map(({ size }) => String(size)).sort()
       )
       expect(yield* Effect.promise(() => readdir(folder))).toEqual(["checkpoint", "history"])
-      expect((yield* kept(database)).map((row) => row.published)).toContain(true)
+      expect((yield* kept(database)).map((row) => row.published)).toEqual([true, true])
     })
   )
 
@@ -102,6 +105,71 @@ describe("a checkpoint", () => {
   )
 })
 
+describe("the folder", () => {
+  it.live("takes nothing from an operator that was stopped before it published, and goes on under another's term", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const folder = yield* temporary
+      const keys = yield* makeKeys()
+      const stopped = yield* Layer.build(servicesOf(database)).pipe(Effect.map(Context.get(Fence)))
+      yield* writePlatform(database.operatorUrl, 5)
+      const sealer = yield* Effect.provideService(
+        Sealer.make({ publishDir: undefined, witnesses: [], outside: undefined }),
+        Fence,
+        stopped
+      )
+      const late = yield* sealer.round(keys)
+      if (late === undefined) throw new Error("there was nothing to seal")
+      yield* writePlatform(database.operatorUrl, 5)
+      const newer = yield* on(database, sealed(keys, { publishDir: folder }, published(database, folder)))
+      const files = Effect.promise(async () => ({
+        names: (await readdir(folder, { recursive: true })).sort(),
+        checkpoint: await readFile(join(folder, "checkpoint"), "utf8")
+      }))
+      const before = yield* files
+      expect(before.checkpoint).toBe(newer.note)
+      expect(
+        yield* publishToFolder(folder, late).pipe(Effect.provideService(Fence, stopped), Effect.flip)
+      ).toMatchObject({ _tag: "Superseded" })
+      expect(yield* files).toEqual(before)
+      // nor an older one from anybody
+      expect(yield* on(database, Effect.flip(publishToFolder(folder, late)))).toMatchObject({
+        _tag: "PublicationFailed",
+        message: expect.stringContaining(`newer, of ${newer.size} leaves`)
+      })
+      expect(yield* files).toEqual(before)
+      // the same again is no step back: a witness has cosigned it, or another key signed it
+      yield* on(database, publishToFolder(folder, { ...newer, cosignatures: "\u2014 w.example AAAAAAAA\n" }))
+      expect((yield* files).checkpoint).toBe(`${newer.note}\u2014 w.example AAAAAAAA\n`)
+    })
+  )
+
+  it.live("gives up nothing for another tree, another log, or in place of what is no checkpoint", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const folder = yield* temporary
+      const keys = yield* makeKeys()
+      yield* writePlatform(database.operatorUrl, 5)
+      const made = yield* on(database, sealed(keys, { publishDir: folder }, published(database, folder)))
+      const fork = { ...made, root: new Uint8Array(32) }
+      const signed = (checkpoint: Partial<KeptCheckpoint>) =>
+        Effect.promise(() => signNote(formatCheckpoint({ ...made, ...checkpoint, extensions: [] }), keys.signers[0]))
+      for (const there of [
+        yield* signed({ root: fork.root }),
+        yield* signed({ origin: "other.example/log" }),
+        yield* signed({ origin: `${made.origin}/2`, size: 0 }),
+        "no checkpoint\n"
+      ]) {
+        yield* Effect.promise(() => writeFile(join(folder, "checkpoint"), there))
+        expect(yield* on(database, Effect.flip(publishToFolder(folder, made)))).toMatchObject({
+          _tag: "PublicationFailed"
+        })
+        expect(yield* Effect.promise(() => readFile(join(folder, "checkpoint"), "utf8"))).toBe(there)
+      }
+    })
+  )
+})
+
 /** The newest checkpoint as it is kept, with all its lines. */
 const whole = (database: TestDatabase) =>
   Effect.map(
@@ -130,7 +198,7 @@ describe("what a witness answers", () => {
       const witness = yield* startWitness(keys.signers.map(({ verifier }) => verifier))
       const settings = { publishDir: folder, witnesses: [{ url: witness.url, keys: [witness.verifier] }] }
       yield* writePlatform(database.operatorUrl, 5)
-      yield* on(database, sealed(keys, settings, published(folder)))
+      yield* on(database, sealed(keys, settings, published(database, folder)))
       // an idle log is submitted again whenever a sealer starts, and each minute while something is wrong
       yield* on(
         database,
@@ -156,7 +224,7 @@ describe("what a witness answers", () => {
       const witness = yield* startWitness(keys.signers.map(({ verifier }) => verifier))
       const settings = { publishDir: folder, witnesses: [{ url: witness.url, keys: [] }] }
       yield* writePlatform(database.operatorUrl, 5)
-      yield* on(database, sealed(keys, settings, published(folder)))
+      yield* on(database, sealed(keys, settings, published(database, folder)))
       const log = keys.signers[0].verifier
       let made = 0
       const madeUp = () => {
@@ -264,12 +332,12 @@ describe("a key that is changed while nothing is written", () => {
       const witness = yield* startWitness([next.verifier])
       const asked = { url: witness.url, keys: [witness.verifier] }
       yield* writePlatform(database.operatorUrl, 5)
-      const first = yield* on(database, sealed(only(old), { publishDir: folder }, published(folder)))
+      const first = yield* on(database, sealed(only(old), { publishDir: folder }, published(database, folder)))
       const overlap = yield* on(
         database,
         sealed(both, { publishDir: folder, witnesses: [asked] }, (made) =>
           Effect.andThen(
-            published(folder)(made),
+            published(database, folder)(made),
             // one that knows the new key alone takes it too
             eventually(async () => witness.seen.get(logName)?.size === made.size)
           )
@@ -292,7 +360,7 @@ describe("a key that is changed while nothing is written", () => {
         )
       ).toBeUndefined()
       yield* writePlatform(database.operatorUrl, 5)
-      const last = yield* on(database, sealed(only(next), { publishDir: folder }, published(folder)))
+      const last = yield* on(database, sealed(only(next), { publishDir: folder }, published(database, folder)))
       expect(last.size).toBeGreaterThan(first.size)
       expect(yield* query(database.superuserUrl, "select * from platform.audit_verify_tree(null, null, null)")).toEqual(
         []

@@ -43,11 +43,16 @@ export const sealed = Effect.fnUntraced(function* (
 export const eventually = (look: () => Promise<boolean>) =>
   Effect.promise(() => expect.poll(look, { timeout: 60_000, interval: 20 }).toBe(true))
 
-export const published = (folder: string) => (made: KeptCheckpoint) =>
-  eventually(async () => (await readFile(join(folder, "checkpoint"), "utf8").catch(() => "")).startsWith(made.note))
-
 export const kept = (database: TestDatabase) =>
   query(
     database.superuserUrl,
     "select epoch, size::int4 as size, origin, cosignatures, published_at is not null as published from platform.audit_checkpoints order by epoch, size"
   )
+
+/** Waits until a checkpoint is in the folder and the database knows. */
+export const published = (database: TestDatabase, folder: string) => (made: KeptCheckpoint) =>
+  eventually(async () => {
+    const text = await readFile(join(folder, "checkpoint"), "utf8").catch(() => "")
+    const rows = await Effect.runPromise(kept(database))
+    return text.startsWith(made.note) && rows.some((row) => row.size === made.size && row.published)
+  })

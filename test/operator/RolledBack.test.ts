@@ -1,5 +1,5 @@
 /** Checkpoints that have left the database: one that does not extend them signs nothing until somebody says, signed, why. */
-import { readFile, writeFile } from "node:fs/promises"
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { it } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer, Logger, Result } from "effect"
@@ -7,6 +7,7 @@ import { describe, expect } from "vitest"
 import { verifyCheckpoint } from "../../src/domain/Checkpoint.ts"
 import { hex } from "../../src/domain/Sha256.ts"
 import type { AuditKeys } from "../../src/operator/evidence/AuditKeys.ts"
+import { publishToFolder } from "../../src/operator/evidence/PublicationFolder.ts"
 import { noteRestore } from "../../src/operator/evidence/RestoreNote.ts"
 import * as Sealer from "../../src/operator/evidence/Sealer.ts"
 import { Fence } from "../../src/operator/state/Fence.ts"
@@ -127,7 +128,7 @@ describe("a database restored from an older copy", () => {
       const settings = { publishDir: folder, witnesses: [{ url: witness.url, keys: [] }] }
       const both = (made: KeptCheckpoint) =>
         Effect.andThen(
-          published(folder)(made),
+          published(database, folder)(made),
           eventually(async () => witness.seen.get(logName)?.size === made.size)
         )
       yield* on(database, sealed(keys, settings, both))
@@ -230,6 +231,53 @@ describe("a checkpoint outside that is not to be understood", () => {
       expect(yield* refused({ publishDir: folder })).toBe("OutsideUnreadable")
       expect(yield* Effect.promise(() => readFile(join(folder, "checkpoint"), "utf8"))).toBe(made.note)
       expect(yield* kept(database)).toEqual([])
+    })
+  )
+})
+
+describe("a folder of publication that has lost its checkpoint", () => {
+  it.live("stops the sealer, a restored database's too, and is not begun anew", () =>
+    Effect.gen(function* () {
+      const parent = yield* temporary
+      const folder = join(parent, "published")
+      const keys = yield* makeKeys()
+      const witness = yield* startWitness(keys.signers.map(({ verifier }) => verifier))
+      const database = yield* freshDatabase
+      // what a witness has is not in the folder: one that is configured later begins
+      yield* writePlatform(database.operatorUrl, 5)
+      const witnesses = [{ url: witness.url, keys: [witness.verifier] }]
+      const cosigned = () => eventually(async () => (await Effect.runPromise(kept(database)))[0]?.cosignatures !== "")
+      yield* on(database, sealed(keys, { witnesses }, cosigned))
+      yield* writePlatform(database.operatorUrl, 5)
+      yield* on(database, sealed(keys, { publishDir: folder }, published(database, folder)))
+      const backup = yield* copyOf(database)
+      yield* writePlatform(database.operatorUrl, 5)
+      const lost = yield* on(database, sealed(keys, { publishDir: folder }, published(database, folder)))
+      const before = yield* kept(database)
+
+      // not mounted: the folder is gone, or the empty one below the mount is seen
+      for (const unmount of [() => rm(folder, { recursive: true }), () => mkdir(folder)]) {
+        yield* Effect.promise(unmount)
+        const were = yield* Effect.promise(() => readdir(parent, { recursive: true }))
+        for (const one of [database, backup]) {
+          yield* writePlatform(one.operatorUrl, 5)
+          expect(yield* rolledBack(one, keys, { publishDir: folder })).toMatchObject({
+            _tag: "OutsideUnreadable",
+            message: expect.stringContaining("mount it again")
+          })
+        }
+        // nor does a sealer that runs put anything there
+        expect(yield* on(database, Effect.flip(publishToFolder(folder, lost)))).toMatchObject({
+          _tag: "OutsideUnreadable"
+        })
+        expect(yield* Effect.promise(() => readdir(parent, { recursive: true }))).toEqual(were)
+      }
+      expect(yield* kept(database)).toEqual(before)
+
+      // with what is known outside it goes on, and the restored one is told what it is
+      yield* Effect.promise(() => writeFile(join(folder, "checkpoint"), lost.note))
+      expect(yield* rolledBack(backup, keys, { publishDir: folder })).toMatchObject({ _tag: "RolledBack" })
+      yield* on(database, sealed(keys, { publishDir: folder }, published(database, folder)))
     })
   )
 })

@@ -12,7 +12,14 @@ import { epochOf, restoredOf } from "../../domain/Restored.ts"
 import { rootFromTiles, tilesForRoot } from "../../domain/Tiles.ts"
 import { sameHash } from "../../domain/TreeProof.ts"
 import type { DatabaseFailure } from "../../postgres/DatabaseFailure.ts"
-import { epochs, type KeptCheckpoint, newestCheckpoint, tilesOf, treeSize } from "../../postgres/Evidence.ts"
+import {
+  epochs,
+  type KeptCheckpoint,
+  lastPublished,
+  newestCheckpoint,
+  tilesOf,
+  treeSize
+} from "../../postgres/Evidence.ts"
 import type { Tx } from "../../postgres/OperatorSql.ts"
 import { type AuditKeys, verifiersOf } from "./AuditKeys.ts"
 
@@ -43,20 +50,33 @@ const read = (source: string, path: string, required: boolean) =>
     )
   )
 
+/** The newest checkpoint in a folder of publication. */
+export const publishedIn = (folder: string) => {
+  const path = join(folder, publishedName)
+  return read(path, path, false)
+}
+
 /** The checkpoints in files: of the folder of publication, and the one that somebody has put beside the key. */
 export const outsideFiles = Effect.fnUntraced(function* (settings: {
   readonly publishDir: string | undefined
   readonly outside: string | undefined
 }) {
-  const found: Array<Outside> = []
-  for (const [path, required] of [
-    [settings.publishDir === undefined ? undefined : join(settings.publishDir, publishedName), false],
-    [settings.outside, true]
-  ] as const) {
-    const one = path === undefined ? undefined : yield* read(path, path, required)
-    if (one !== undefined) found.push(one)
+  return {
+    published: settings.publishDir === undefined ? undefined : yield* publishedIn(settings.publishDir),
+    given: settings.outside === undefined ? undefined : yield* read(settings.outside, settings.outside, true)
   }
-  return found
+})
+
+/**
+ * Fails where checkpoints were put into the folder and none is there: not mounted, emptied, or another folder. To take that
+ * for a beginning is to forget what a restored database is held against. As the sealer.
+ */
+export const requirePublished = Effect.fnUntraced(function* (tx: Tx, folder: string, there: Outside | undefined) {
+  if (there !== undefined) return
+  const last = yield* lastPublished(tx)
+  if (last === undefined) return
+  const message = `${join(folder, publishedName)} is not there, and the checkpoint of ${last.size} leaves of ${last.origin} was published to such a folder: mount it again, or put the newest checkpoint that is known outside there`
+  return yield* new OutsideUnreadable({ message })
 })
 
 /** The tree's root when it had `size` leaves; undefined where it has fewer, or tiles that should be there are not. */

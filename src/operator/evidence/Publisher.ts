@@ -2,19 +2,18 @@
  * Takes checkpoints to where the database's owner does not reach: a folder, and witnesses. Each target has a fiber of its
  * own that only ever wants the newest one, tries until it has it, and holds up neither sealing nor another target.
  *
- * The folder gets `checkpoint`, replaced whole, and `history/{epoch}/{size}`. Cosignatures of witnesses are kept with the
- * checkpoint in the database, and the folder is given the checkpoint again with them.
+ * Cosignatures of witnesses are kept with the checkpoint in the database, and the folder is given the checkpoint again with
+ * them.
  */
-import { mkdir, open, rename, rm } from "node:fs/promises"
-import { dirname, join } from "node:path"
-import { Data, Effect, Metric, Queue, Schedule, type Scope } from "effect"
+import { Effect, Metric, Queue, Schedule, type Scope } from "effect"
 import { tilesForConsistency } from "../../domain/Tiles.ts"
 import { consistencyProof } from "../../domain/TreeProof.ts"
 import { type KeptCheckpoint, tilesOf, treeSize } from "../../postgres/Evidence.ts"
 import { asSealer } from "../../postgres/SealerTx.ts"
 import { statement } from "../../postgres/Statement.ts"
-import { Fence } from "../state/Fence.ts"
-import { publishedName, RolledBack } from "./OutsideCheckpoint.ts"
+import { Fence, Superseded } from "../state/Fence.ts"
+import { RolledBack } from "./OutsideCheckpoint.ts"
+import { PublicationFailed, publishToFolder } from "./PublicationFolder.ts"
 import { submit, type Witness } from "./Witness.ts"
 
 /** Where checkpoints go. */
@@ -22,9 +21,6 @@ export interface Targets {
   readonly publishDir: string | undefined
   readonly witnesses: ReadonlyArray<Witness>
 }
-
-/** A target did not take a checkpoint: it is tried again. */
-export class PublicationFailed extends Data.TaggedError("PublicationFailed")<{ readonly message: string }> {}
 
 const publishedGauge = Metric.gauge("velocity_audit_published_size", {
   description: "Leaves of the last checkpoint that a target has, by target"
@@ -37,46 +33,6 @@ const failuresCounter = Metric.counter("velocity_audit_publication_failures_tota
 /** From a second to a minute between attempts. */
 const backoff = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("1 minute")]).pipe(Schedule.jittered)
 
-/** The checkpoint with all its signatures: a note's signature lines come last, so more are put behind. */
-export const wholeNote = ({ cosignatures, note }: Pick<KeptCheckpoint, "note" | "cosignatures">): string =>
-  `${note}${cosignatures}`
-
-/** Writes a file whole or not at all: beside it, to the disk, and renamed into place. */
-const writeWhole = async (path: string, text: string): Promise<void> => {
-  await mkdir(dirname(path), { recursive: true })
-  const draft = `${path}.${crypto.randomUUID()}.draft`
-  try {
-    const handle = await open(draft, "wx", 0o644)
-    try {
-      await handle.writeFile(text)
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    await rename(draft, path)
-    const folder = await open(dirname(path), "r")
-    try {
-      await folder.sync()
-    } finally {
-      await folder.close()
-    }
-  } finally {
-    await rm(draft, { force: true })
-  }
-}
-
-/** Puts a checkpoint into the folder. */
-export const publishToFolder = (folder: string, checkpoint: KeptCheckpoint): Effect.Effect<void, PublicationFailed> =>
-  Effect.tryPromise({
-    try: async () => {
-      const text = wholeNote(checkpoint)
-      await writeWhole(join(folder, "history", String(checkpoint.epoch), String(checkpoint.size)), text)
-      await writeWhole(join(folder, publishedName), text)
-    },
-    catch: (cause) => new PublicationFailed({ message: `${folder}: ${(cause as Error).message}` })
-  })
-
-const publishedSql = "select platform.audit_checkpoint_published($1::int4, $2::int8)::text as done"
 const cosignedSql = "select platform.audit_checkpoint_cosigned($1::int4, $2::int8, $3) as cosignatures"
 
 /**
@@ -152,7 +108,11 @@ export const make = Effect.fnUntraced(function* (
               Effect.logWarning(`the checkpoint of ${checkpoint.size} leaves is not published: ${error.message}`)
             )
           ),
-          Effect.retry({ schedule: backoff, while: () => Queue.sizeUnsafe(queue) === 0 }),
+          // whoever has no term any more has nothing to publish
+          Effect.retry({
+            schedule: backoff,
+            while: (error) => !(error instanceof Superseded) && Queue.sizeUnsafe(queue) === 0
+          }),
           Effect.andThen(Metric.update(published, checkpoint.size)),
           Effect.ignoreCause
         )
@@ -167,12 +127,7 @@ export const make = Effect.fnUntraced(function* (
     publishDir === undefined
       ? undefined
       : yield* target("folder", (checkpoint) =>
-          Effect.andThen(
-            publishToFolder(publishDir, checkpoint),
-            fence.transaction((tx) =>
-              asSealer(tx, (inner) => inner.query(statement(publishedSql, [checkpoint.epoch, String(checkpoint.size)])))
-            )
-          )
+          Effect.provideService(publishToFolder(publishDir, checkpoint), Fence, fence)
         )
   for (const witness of witnesses) {
     let known = { epoch: 0, size: 0 }

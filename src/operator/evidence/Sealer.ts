@@ -23,7 +23,13 @@ import { statement } from "../../postgres/Statement.ts"
 import { Fence, type Superseded } from "../state/Fence.ts"
 import { say } from "../state/InstallationConditions.ts"
 import { type AuditKeys, AuditKeyUnusable, readAuditKeys, verifiersOf } from "./AuditKeys.ts"
-import { extendsOutside, type OutsideUnreadable, outsideFiles, RolledBack } from "./OutsideCheckpoint.ts"
+import {
+  extendsOutside,
+  type OutsideUnreadable,
+  outsideFiles,
+  RolledBack,
+  requirePublished
+} from "./OutsideCheckpoint.ts"
 import * as Publisher from "./Publisher.ts"
 import { witnessSettings } from "./Witness.ts"
 
@@ -227,13 +233,14 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const check: Sealer["check"] = Effect.fnUntraced(function* (keys) {
-    const files = yield* outsideFiles(settings)
+    const { given, published } = yield* outsideFiles(settings)
     const newest = yield* fence.read((tx) =>
       asSealer(tx, (inner) =>
         Effect.gen(function* () {
           const found = yield* newestCheckpoint(inner)
           yield* standing(found, keys)
-          for (const file of files) yield* extendsOutside(inner, keys, file)
+          if (settings.publishDir !== undefined) yield* requirePublished(inner, settings.publishDir, published)
+          for (const file of [published, given]) if (file !== undefined) yield* extendsOutside(inner, keys, file)
           if (found !== undefined) yield* headNow(inner, yield* treeSize(inner), [found])
           return found
         })
