@@ -4,6 +4,7 @@ import { Effect, Schedule } from "effect"
 import { describe, expect } from "vitest"
 import { maxBytes, maxSteps, planStatus, rounded } from "../../src/operator/reconcile/DefinitionStatus.ts"
 import { step } from "../../src/provisioning/plan/Plan.ts"
+import { manifest, specOf } from "./FolderManifests.ts"
 import { a, definition, folderWorld } from "./FolderWorld.ts"
 
 const stepOf = (n: number, sql: string, why?: string) =>
@@ -72,6 +73,20 @@ describe("a plan in a status", () => {
 })
 
 describe("a definition's status", () => {
+  it.live("says of a search, which is kept and not built, that it is not", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { exporter, org, until, write } = yield* folderWorld
+        yield* exporter.query("rollback")
+        const spec = { ...specOf(org, "thing", [a]), search: { fields: ["a"] } }
+        yield* write("thing.yaml", manifest("SchemaDefinition", `${org}-shop-eu`, "thing", spec))
+        expect(yield* until("thing", "search")).toMatch(
+          /^Provisioned: .* is served in generation \d+; search is kept with the definition and is not built: nothing can be searched by it$/u
+        )
+      })
+    )
+  )
+
   it.live("has its phase, the plan that waits, and about how many records there are", () =>
     Effect.scoped(
       Effect.gen(function* () {

@@ -119,14 +119,21 @@ const failing: NonNullable<Reconciler<"SchemaDefinition">["failing"]> = (world, 
     })
   )
 
-/** A conclusion, and about how many records there are. */
+/** What a definition asks for and does not get: said as long as it is so. */
+const leftOut = "search is kept with the definition and is not built: nothing can be searched by it"
+
+/** A conclusion, about how many records there are, and what is left out. */
 const described = Effect.fnUntraced(function* (
   world: World,
   { spec }: ResourceOf<"SchemaDefinition">,
   one: Reconciled
 ) {
   const records = yield* RecordsWatch.recordsAbout(world, formatPath(pathOfDefinition(spec)))
-  return records === undefined ? one : { ...one, status: { ...one.status, records } }
+  const { message, reason } = one.verdict
+  const verdict =
+    one.verdict._tag === "Ready" && spec.search !== undefined ? ready(`${message}; ${leftOut}`, reason) : one.verdict
+  const status = records === undefined ? one.status : { ...one.status, records }
+  return { ...one, verdict, status } satisfies Reconciled
 })
 
 /** Whether what is served is what the resource says, in its newest generation. */
