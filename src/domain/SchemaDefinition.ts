@@ -110,7 +110,9 @@ export const SchemaDefinitionSpec = Schema.Struct({
         .pipe(Schema.withDecodingDefaultKey(Effect.succeed("english")))
         .annotateKey({ description: "The language of the texts, as Postgres names its text search configurations" })
     })
-  ).annotateKey({ description: "Full-text search over records; kept with the definition until it comes" }),
+  ).annotateKey({
+    description: "Full-text search over records; kept with the definition and not built: Ready says so"
+  }),
   timeMachine: Schema.Struct({
     enabled: Schema.Boolean.pipe(Schema.withDecodingDefaultKey(Effect.succeed(true))).annotateKey({
       description: "Whether the past of records can be read"

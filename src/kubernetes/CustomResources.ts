@@ -27,6 +27,8 @@ interface KindFacts {
 }
 
 const text = (description: string) => ({ type: "string", description })
+const flag = (description: string) => ({ type: "boolean", description })
+const count = (description: string) => ({ type: "integer", format: "int64", description })
 const spec = (name: string, key: string): Column => ({ name, type: "string", jsonPath: `.spec.${key}` })
 /** A condition's status, under its name. */
 const condition = (name: string, priority?: number): Column => ({
@@ -35,6 +37,38 @@ const condition = (name: string, priority?: number): Column => ({
   jsonPath: `.status.conditions[?(@.type=="${name}")].status`,
   ...(priority === undefined ? {} : { priority })
 })
+
+/** A plan that waits or is carried out (fine print 20). */
+const plan = {
+  type: "object",
+  description: "What becomes of its table, where that waits for an approval or is being done",
+  properties: {
+    hash: text("What velocity.sh/approve-plan must be for it to be carried out"),
+    state: text("Waiting, for an approval, or Running"),
+    step: count("The number of the step that it is at, from 1"),
+    steps: {
+      type: "array",
+      description: "Its steps in their order",
+      maxItems: 100,
+      "x-kubernetes-list-type": "atomic",
+      items: {
+        type: "object",
+        properties: {
+          phase: text("expand, backfill, build, switch or validate"),
+          does: text("In a few words"),
+          sql: text("The statements"),
+          lock: text("The strongest lock on the table, or none"),
+          rewrites: flag("Whether the table is rewritten under it"),
+          losesData: flag("Whether it can lose data"),
+          needsApproval: flag("Whether it can lose data or break clients, so that the plan waits"),
+          estimate: count("Rows that it reads or writes, about"),
+          why: text("What whoever approves should know")
+        }
+      }
+    },
+    truncated: flag("Whether steps or statements are left out: velocity schema plan shows them all")
+  }
+}
 
 const facts: Readonly<Record<Kind, KindFacts>> = {
   Organisation: {
@@ -78,14 +112,23 @@ const facts: Readonly<Record<Kind, KindFacts>> = {
     columns: [
       { name: "Path", type: "string", jsonPath: ".status.path" },
       { name: "Stage", type: "string", jsonPath: ".spec.lifecycle.stage" },
+      { name: "Phase", type: "string", jsonPath: ".status.phase", priority: 1 },
       { name: "Table", type: "string", jsonPath: ".status.pgTable", priority: 1 },
+      { name: "Records", type: "integer", jsonPath: ".status.records", priority: 1 },
       condition("Serving", 1),
       { name: "Successor", type: "string", jsonPath: ".spec.lifecycle.successor", priority: 1 },
       { name: "Sunset", type: "string", jsonPath: ".spec.lifecycle.sunsetAt", priority: 1 }
     ],
     status: {
       path: text("org/app/domain/object/version: where its records are served, below /api/"),
-      pgTable: text("The table that holds its records")
+      phase: {
+        type: "string",
+        description:
+          "In one word: Pending (something else must come first), AwaitingApproval, Evolving, Provisioned, Withdrawing or Stalled"
+      },
+      pgTable: text("The table that holds its records"),
+      records: count("About how many records it has, to one significant digit; looked at once an hour"),
+      plan
     }
   },
   AuthStrategy: {

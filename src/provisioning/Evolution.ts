@@ -50,7 +50,7 @@ export interface Evolving {
   readonly hash: string
   /** The step it is at, of how many. */
   readonly position: number
-  readonly steps: number
+  readonly steps: Provision.Planned["steps"]
   readonly does: string
   /** Rows that the step has done, of about how many. */
   readonly rows: number
@@ -315,7 +315,7 @@ const evolving = ({ planned }: Work, step: StoredStep): Evolving => ({
   pgTable: planned.pgTable,
   hash: planned.hash,
   position: step.position,
-  steps: planned.steps.length,
+  steps: planned.steps,
   does: step.does,
   rows: step.rowsDone,
   estimate: step.estimate
@@ -331,7 +331,7 @@ const overtakenAgain = ({ hash, path, pgSchema, pgTable, steps }: Provision.Plan
   pgTable,
   hash,
   position: 1,
-  steps: steps.length,
+  steps,
   does: "made anew, because the table was changed meanwhile",
   rows: 0,
   estimate: undefined

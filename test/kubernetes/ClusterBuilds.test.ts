@@ -13,7 +13,7 @@ import { binding, definition, domain, type Manifest, namespace, namespacesOf, pa
 import { objectsOf } from "./Objects.ts"
 
 let cluster: Installed
-const { apply, condition, isGone, ready, readyIs, remove } = objectsOf(() => cluster)
+const { apply, condition, isGone, read, ready, readyIs, remove } = objectsOf(() => cluster)
 
 beforeAll(async () => {
   cluster = await install()
@@ -57,6 +57,28 @@ layer(Layer.empty, { excludeTestServices: true })("an index that waits for an ol
 
       yield* apply(definition(org, "thing", { fields: [{ name: "a", type: "string", indexed: true }] }))
       yield* readyIs(thing, "waits", ({ message }) => message.includes("it waits for the transaction of pid"))
+      expect((yield* read(thing))?.status).toMatchObject({
+        phase: "Evolving",
+        records: 0,
+        plan: {
+          hash: expect.stringMatching(/^p[0-9a-f]{32}$/u),
+          state: "Running",
+          step: 1,
+          steps: [
+            {
+              phase: "build",
+              does: "index a",
+              sql: expect.stringContaining("create index concurrently"),
+              lock: "SHARE UPDATE EXCLUSIVE",
+              rewrites: false,
+              losesData: false,
+              needsApproval: false,
+              estimate: 10
+            },
+            { phase: "switch" }
+          ]
+        }
+      })
       const bound = query(
         database.superuserUrl,
         "select actor from platform.role_bindings where revoked_at is null and chain like $1 || '/%'",
@@ -102,6 +124,8 @@ layer(Layer.empty, { excludeTestServices: true })("an index that waits for an ol
         "is Ready",
         ({ observedGeneration, status }) => status === "True" && observedGeneration === 2
       )
+      const { phase, plan } = (yield* read(thing))?.status ?? {}
+      expect({ phase, plan }).toEqual({ phase: "Provisioned", plan: undefined })
       const indexes = yield* query(
         database.superuserUrl,
         `select i.indisvalid as valid from pg_index i join pg_class c on c.oid = i.indexrelid

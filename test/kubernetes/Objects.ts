@@ -21,7 +21,10 @@ export interface Read {
   }
   readonly status?: {
     readonly observedGeneration?: number
+    readonly phase?: string
     readonly pgTable?: string
+    readonly records?: number
+    readonly plan?: Readonly<Record<string, unknown>>
     readonly conditions?: ReadonlyArray<Condition>
   }
 }

@@ -27,6 +27,10 @@ describe("a plan that fails", () => {
         expect(conditions.get("Ready")).toMatchObject({ status: "False", reason: "WaitsForLock" })
         expect(conditions.get("Reconciling")).toMatchObject({ status: "True", reason: "WaitsForLock" })
         expect(conditions.get("Stalled")).toMatchObject({ status: "False" })
+        expect(state("thing")?.status).toMatchObject({
+          phase: "Evolving",
+          plan: { hash, state: "Running", step: 1, steps: expect.any(Array) }
+        })
         yield* exporter.query("rollback")
         yield* until("thing", "Provisioned: ")
         expect(yield* look(`select count(b)::int4 as filled from ${table}`)).toEqual([{ filled: 10 }])

@@ -18,10 +18,12 @@ import { backfillFaults, compileBackfill, ruleFaults } from "../../records/type/
 import { ready, stalled, waiting } from "../state/Conditions.ts"
 import type { Superseded } from "../state/Fence.ts"
 import { isProvisioned, parentVerdict } from "../state/Parents.ts"
-import { concluded, type Reconciled, type Reconciler, wordsOf } from "../state/Reconciler.ts"
+import { concluded, type Reconciled, type Reconciler, type World, wordsOf } from "../state/Reconciler.ts"
 import { verdictOf } from "../state/Refusals.ts"
 import { judge, type Serving } from "../state/Serving.ts"
+import { planStatus } from "./DefinitionStatus.ts"
 import * as DriftWatch from "./DriftWatch.ts"
+import * as RecordsWatch from "./RecordsWatch.ts"
 
 /** How long a plan is carried on with before other resources have their turn, in milliseconds. */
 const slice = 1_000
@@ -46,7 +48,7 @@ const planText = ({ hash, steps }: Provision.Planned): string =>
 const progressText = ({ building, does, estimate, position, rows, steps }: Evolution.Evolving): string => {
   const done = estimate === undefined || rows === 0 ? "" : `, ${rows} of about ${estimate} records`
   const waits = (building?.waitsFor ?? []).length === 0 ? "" : `; it waits for ${building?.waitsFor.join(" and ")}`
-  return `step ${position} of ${steps}: ${does}${done}${waits}`
+  return `step ${position} of ${steps.length}: ${does}${done}${waits}`
 }
 
 /** The conclusion of what provisioning came to. */
@@ -60,7 +62,10 @@ const conclusionOf = (text: string, outcome: Evolution.Result, ownRows: boolean)
     }
     case "Evolving":
       return {
-        ...concluded(waiting("Evolving", progressText(outcome), true), { ...status, plan: { hash: outcome.hash } }),
+        ...concluded(waiting("Evolving", progressText(outcome), true), {
+          ...status,
+          plan: planStatus({ hash: outcome.hash, state: "Running", step: outcome.position, steps: outcome.steps })
+        }),
         again: outcome.building === undefined ? 0 : buildAgain
       }
     case "Planned": {
@@ -69,7 +74,7 @@ const conclusionOf = (text: string, outcome: Evolution.Result, ownRows: boolean)
         outcome.overtaken ? "PlanOvertaken" : "ApprovalRequired",
         `${outcome.overtaken ? "another plan was approved, and is no more; " : ""}${planText(outcome)}; what was served is served on until velocity.sh/approve-plan is ${outcome.hash}`
       )
-      return { ...concluded(verdict, { ...status, pgTable: table, plan: { hash: outcome.hash } }), again: askAgain }
+      return { ...concluded(verdict, { ...status, pgTable: table, plan: planStatus(outcome) }), again: askAgain }
     }
     case "Applied":
     case "Unchanged": {
@@ -91,21 +96,45 @@ const conclusionOf = (text: string, outcome: Evolution.Result, ownRows: boolean)
 }
 
 /** Who holds the lock that did not come, and which step of a plan it was that failed. */
-const failing: NonNullable<Reconciler<"SchemaDefinition">["failing"]> = (world, { spec }, error) =>
+const failing: NonNullable<Reconciler<"SchemaDefinition">["failing"]> = (world, resource, error) =>
   world.fence.read((tx) =>
     Effect.gen(function* () {
+      const { spec } = resource
       const plan = yield* PlanStore.open(tx, formatPath(pathOfDefinition(spec)))
       const steps = plan?.state === "Running" ? yield* PlanStore.steps(tx, plan.id) : []
       const step = steps.find((one) => one.state !== "Done")
       const at = step === undefined ? "" : `step ${step.position} of ${steps.length}: ${step.does}; `
+      const before = world.stateOf(resource)?.status ?? { path: formatPath(pathOfDefinition(spec)) }
+      const { plan: _, ...others } = before
+      const status =
+        plan === undefined || step === undefined
+          ? others
+          : { ...others, plan: planStatus({ hash: plan.hash, state: "Running", step: step.position, steps }) }
       if (!(error instanceof DatabaseFailure) || error.reason._tag !== "LockTimeout") {
-        return { reason: "Retrying", message: `${at}${wordsOf(error)}` }
+        return { reason: "Retrying", message: `${at}${wordsOf(error)}`, status }
       }
       const holders = yield* Locks.heldBy(tx, spec)
       const waits = holders.length === 0 ? "a lock that others hold" : holders.join(" and ")
-      return { reason: "WaitsForLock", message: `${at}it waits for ${waits}` }
+      return { reason: "WaitsForLock", message: `${at}it waits for ${waits}`, status }
     })
   )
+
+/** What a definition asks for and does not get: said as long as it is so. */
+const leftOut = "search is kept with the definition and is not built: nothing can be searched by it"
+
+/** A conclusion, about how many records there are, and what is left out. */
+const described = Effect.fnUntraced(function* (
+  world: World,
+  { spec }: ResourceOf<"SchemaDefinition">,
+  one: Reconciled
+) {
+  const records = yield* RecordsWatch.recordsAbout(world, formatPath(pathOfDefinition(spec)))
+  const { message, reason } = one.verdict
+  const verdict =
+    one.verdict._tag === "Ready" && spec.search !== undefined ? ready(`${message}; ${leftOut}`, reason) : one.verdict
+  const status = records === undefined ? one.status : { ...one.status, records }
+  return { ...one, verdict, status } satisfies Reconciled
+})
 
 /** Whether what is served is what the resource says, in its newest generation. */
 const isAsWanted = ({ status, verdict }: Reconciled): boolean =>
@@ -182,7 +211,7 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
           ? conclusion
           : conclusionWithDrift(conclusion, drift)
       }).pipe(Effect.catchTag("ProvisionRefused", refusedAs))
-    }),
+    }).pipe(Effect.flatMap((one) => described(world, resource, one))),
   serving: (world, resource, conclusion) =>
     Effect.map(
       world.fence.read((tx) => servingOf(tx, formatPath(pathOfDefinition(resource.spec)))),

@@ -23,6 +23,22 @@ export const waiting = (reason: string, message: string, provisioned = false): V
 })
 export const stalled = (reason: string, message: string): Verdict => ({ _tag: "Stalled", reason, message })
 
+/** What becomes of a definition, in one word, for lists. */
+export type Phase = "Pending" | "AwaitingApproval" | "Evolving" | "Provisioned" | "Withdrawing" | "Stalled"
+
+const phases: Readonly<Record<string, Phase>> = {
+  ApprovalRequired: "AwaitingApproval",
+  PlanOvertaken: "AwaitingApproval",
+  Evolving: "Evolving",
+  WaitsForLock: "Evolving",
+  // without a foreign key
+  RefMissing: "Provisioned",
+  Withdrawing: "Withdrawing"
+}
+
+export const phaseOf = ({ _tag, reason }: Verdict): Phase =>
+  phases[reason] ?? (_tag === "Ready" ? "Provisioned" : _tag === "Waiting" ? "Pending" : "Stalled")
+
 /** Longer messages are cut: a status is read by people. */
 const maxMessage = 4_000
 

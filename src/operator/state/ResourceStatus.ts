@@ -8,7 +8,7 @@ import type { DatabaseFailure } from "../../postgres/DatabaseFailure.ts"
 import type { Tx } from "../../postgres/OperatorSql.ts"
 import { statement } from "../../postgres/Statement.ts"
 import { canonicalJson, specHash } from "../../provisioning/table/SpecHash.ts"
-import { conditionsOf, spoiled, type Verdict } from "./Conditions.ts"
+import { conditionsOf, phaseOf, spoiled, type Verdict } from "./Conditions.ts"
 import type { Fence, Superseded } from "./Fence.ts"
 import type { Serving } from "./Serving.ts"
 
@@ -138,7 +138,10 @@ export class ResourceStatuses {
         generation,
         specHash: resource === undefined ? (before?.specHash ?? "") : specHash(resource.spec),
         conditions,
-        status: status ?? before?.status ?? {}
+        status: {
+          ...(status ?? before?.status),
+          ...(partsOf(identity).kind === "SchemaDefinition" ? { phase: phaseOf(verdict) } : {})
+        }
       }
       return { state, changed: yield* this.write(state, resource) }
     })
