@@ -44,7 +44,10 @@ describe("an index that waits for an older snapshot", () => {
           `insert into ${table} (id, created_at, created_by, updated_at, updated_by, a)
            values (gen_random_uuid(), now(), 'x', now(), 'x', 'a1')`
         )
-        yield* write("thing.yaml", definition(org, "thing", [{ ...a, unique: true }]))
+        const unique = [{ ...a, unique: true }]
+        yield* write("thing.yaml", definition(org, "thing", unique))
+        const [, hash = ""] = /plan (p[0-9a-f]+):/u.exec(yield* until("thing", "ApprovalRequired: ")) ?? []
+        yield* write("thing.yaml", definition(org, "thing", unique, "v1", { "velocity.sh/approve-plan": hash }))
         yield* until("thing", "unique a; it waits for")
         yield* writer.query("commit")
         expect(yield* until("thing", "DataConflict: ")).toContain("records that are there contradict it: unique a")

@@ -88,8 +88,11 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         )
         expect(before[0]?.same).toBe(false)
         expect(world.plan.steps.filter((one) => one.needsApproval).map((one) => one.does)).toEqual([
+          "unique kept",
           "change the type of n from bigint to numeric(20,2)",
           "drop field gone",
+          "require soft",
+          "tighten maxLength of old",
           "rename old to now"
         ])
         // asked again, it is the same plan
@@ -209,7 +212,9 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         const wanted = yield* look("select $1::text as path", [`${chain}/invalid/v1`])
         expect(wanted.length).toBe(1)
         yield* look(`alter index ${schema}.uq_left rename to ${constraintName("uq", "invalid_v1", ["a"])}`)
-        expect(yield* provision(spec)).toMatchObject({ _tag: "Applied" })
+        const plan = yield* provision(spec)
+        if (plan._tag !== "Planned") return yield* Effect.die(plan)
+        expect(yield* provision(spec, plan.hash)).toMatchObject({ _tag: "Applied" })
         const after = yield* look(
           `select i.relname as name, x.indisvalid as valid from pg_class i join pg_index x on x.indexrelid = i.oid
          where x.indrelid = '${schema}.invalid_v1'::regclass and i.relname = $1`,
@@ -334,6 +339,8 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         yield* apply(define({ object: "late", fields: [{ name: "n", type: "integer" }] }))
         yield* look(insertSql(`${schema}.late_v1`, "n", "n", 3))
         const spec = define({ object: "late", fields: [{ name: "n", type: "integer", max: "9" }] })
+        const plan = yield* provision(spec)
+        if (plan._tag !== "Planned") return yield* Effect.die(plan)
         let transactions = 0
         const result = yield* Evolution.provision(
           {
@@ -341,12 +348,12 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
             transaction: (f) =>
               Effect.gen(function* () {
                 transactions += 1
-                // the plan is made; what was served still admits this
+                // the plan is approved; what was served still admits this
                 if (transactions === 2) yield* Effect.orDie(look(`update ${schema}.late_v1 set n = 50 where n = 3`))
                 return yield* runner.transaction(f)
               })
           },
-          { spec, origin: originOf("late") }
+          { spec, origin: originOf("late"), approval: { hash: plan.hash, by: "tests/approver" } }
         )
         expect(result).toMatchObject({
           _tag: "Conflicting",

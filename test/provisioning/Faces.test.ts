@@ -173,7 +173,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         text("b", { required: true, default: "other" }),
         text("new", { required: true, default: "-" })
       ])
-      expect((yield* apply(v2)).why).toEqual(["hold clients of v1 to a value of a"])
+      expect((yield* apply(v2)).why).toEqual(["require a", "require b", "hold clients of v1 to a value of a"])
       yield* sound(v1, v2)
       expect(yield* rows("requires_v2", "a, b, new")).toEqual([{ a: "filled", b: "own", new: "-" }])
       expect(yield* Effect.exit(put("requires_v1", { a: null, b: "x" }))).toMatchObject({ _tag: "Failure" })

@@ -165,6 +165,7 @@ export const columnSteps = (draft: Draft): void => {
       return
     }
     const isNew = isAbsent || actual.columns[name]?.notNull === false
+    const narrows = isNew && before.get(name)?.required !== true && (!isAbsent || defaultSql === undefined)
     const check = quoteName(notNullCheck(wanted.name, now))
     const quoted = quoteName(name)
     const fills = isNew && (defaultSql !== undefined || computed)
@@ -219,7 +220,12 @@ export const columnSteps = (draft: Draft): void => {
           alter(`add constraint ${check} check (${quoted} is not null) not valid`)
         ],
         "ACCESS EXCLUSIVE",
-        isNew && defaultSql === undefined ? { needsApproval: true, why: "clients that leave it out are refused" } : {}
+        narrows
+          ? {
+              needsApproval: true,
+              why: `clients that ${defaultSql === undefined ? "leave it out" : "send null"} are refused`
+            }
+          : {}
       )
     )
     steps.validate.push(

@@ -42,6 +42,8 @@ export const constraintSteps = (draft: Draft): void => {
     const removed = purpose === "enum" ? removedValues(was, field) : []
     const gained =
       purpose === "enum" && was?.enum !== undefined ? (field.enum ?? []).filter((one) => !was.enum?.includes(one)) : []
+    // of a new field nobody has said anything yet, and of no records there is no client
+    const tightened = filled && isThere(name) && !isSame && !loosened
     const breaks = isThere(name) && !copied.has(name) ? found(`breaks ${check.name}`) : none
     if (copied.has(name) && found(`breaks ${check.name}`).count > 0) {
       conflict(check.at, `${check.comment} is not kept by ${renderFinding(found(`breaks ${check.name}`))}`)
@@ -56,7 +58,11 @@ export const constraintSteps = (draft: Draft): void => {
             ? check.comment
             : `${loosened ? "loosen" : "tighten"} ${check.comment}`
     const why = [
-      ...(removed.length > 0 ? ["clients that send them are refused"] : []),
+      ...(removed.length > 0
+        ? ["clients that send them are refused"]
+        : tightened
+          ? ["clients that send what it does not admit are refused"]
+          : []),
       ...(breaks.count > 0
         ? [`it is not kept by ${renderFinding(breaks)}; what is there stays, and cannot be changed without keeping it`]
         : [])
@@ -72,7 +78,7 @@ export const constraintSteps = (draft: Draft): void => {
           ...(filled ? [] : [alter(`validate constraint ${quoted}`)])
         ],
         "ACCESS EXCLUSIVE",
-        { needsApproval: removed.length > 0 || breaks.count > 0, ...(why === "" ? {} : { why }) }
+        { needsApproval: tightened || removed.length > 0 || breaks.count > 0, ...(why === "" ? {} : { why }) }
       )
     )
     if (!filled) continue
@@ -82,6 +88,7 @@ export const constraintSteps = (draft: Draft): void => {
   for (const key of keys) {
     const is = actual.constraints[key.name]
     const quoted = quoteName(key.name)
+    const was = before.get(key.field)?.ref
     const lost = isThere(key.field) ? found(`orphans ${key.name}`) : none
     if (lost.count > 0) {
       conflict(key.at, `there is no record of ${key.target} for ${renderFinding(lost)}`)
@@ -98,9 +105,11 @@ export const constraintSteps = (draft: Draft): void => {
           ...(filled ? [] : [alter(`validate constraint ${quoted}`)])
         ],
         "SHARE ROW EXCLUSIVE",
-        is === undefined || before.get(key.field)?.ref === undefined
-          ? {}
-          : { needsApproval: true, why: "it refers to other records" }
+        is !== undefined && was !== undefined
+          ? { needsApproval: true, why: "it refers to other records" }
+          : filled && isThere(key.field) && was === undefined
+            ? { needsApproval: true, why: "clients that name a record that is not there are refused" }
+            : {}
       )
     )
     if (filled) validate(`foreign key ${key.field}`, partName(named, wanted, key.name))

@@ -9,7 +9,8 @@ import { step } from "./Plan.ts"
 
 /** See the module. */
 export const indexSteps = (draft: Draft): void => {
-  const { actual, conflict, copied, estimate, filled, found, indexes, steps, target, types, wanted } = draft
+  const { actual, before, conflict, copied, estimate, filled, found, indexes, isThere, steps, target, types, wanted } =
+    draft
   for (const [name, is] of Object.entries(actual.indexes)) {
     if (target.indexes[name] !== undefined || isOurs.index(name)) continue
     steps.cut.push(
@@ -46,6 +47,8 @@ export const indexSteps = (draft: Draft): void => {
           )
         )
       }
+      const isPromised = fields.length === 1 && before.get(fields[0] ?? "")?.unique === true
+      const narrows = unique && is?.valid !== true && !isPromised && fields.some(isThere)
       steps.build.push(
         step(
           "build",
@@ -58,7 +61,13 @@ export const indexSteps = (draft: Draft): void => {
             })
           ],
           "SHARE UPDATE EXCLUSIVE",
-          { concurrently: true, object: made, repairs: !unique, ...estimate }
+          {
+            concurrently: true,
+            object: made,
+            repairs: !unique,
+            ...estimate,
+            ...(narrows ? { needsApproval: true, why: "clients that repeat a value are refused" } : {})
+          }
         )
       )
       if (swap) swaps.push(`alter index ${qualified(wanted.schema, made)} rename to ${quoteName(name)}`)
