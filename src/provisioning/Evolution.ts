@@ -18,10 +18,12 @@ import * as MirrorRow from "./MirrorRow.ts"
 import * as Provision from "./Provision.ts"
 import * as Backfill from "./plan/Backfill.ts"
 import { leftovers } from "./plan/Leftovers.ts"
+import { losesData } from "./plan/Plan.ts"
 import type { StoredStep } from "./plan/PlanStore.ts"
 import * as PlanStore from "./plan/PlanStore.ts"
 import * as Premise from "./plan/Premise.ts"
 import * as Catalogue from "./table/Catalogue.ts"
+import { refuseHeld } from "./table/LegalHold.ts"
 import { lockDomain, setLockTimeout } from "./table/Names.ts"
 import { actorOf } from "./table/Origin.ts"
 import type { ProvisionRefused } from "./table/ProvisionRefused.ts"
@@ -174,6 +176,8 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
   // what is served changes with everything that belongs to it
   const together =
     next.phase === "switch" ? steps.filter((one) => one.phase === "switch" && one.state !== "Done") : [next]
+  // placed since it was approved
+  if (losesData({ steps: together })) yield* refuseHeld(tx, chainOf(pathOfDefinition(wanted.spec)))
   yield* asOwner(tx, pgSchema, (owner) => carryOut(owner, work, together))
   if (next.phase === "switch") {
     const { rows } = yield* tx.query(

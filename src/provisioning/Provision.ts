@@ -26,11 +26,12 @@ import {
   want,
   wantedHash
 } from "./MirrorRow.ts"
-import { isAtOnce, needsApproval, type Plan } from "./plan/Plan.ts"
+import { isAtOnce, losesData, needsApproval, type Plan } from "./plan/Plan.ts"
 import * as PlanStore from "./plan/PlanStore.ts"
 import * as Catalogue from "./table/Catalogue.ts"
 import * as FaceStore from "./table/FaceStore.ts"
 import type { KnownVersion } from "./table/Faces.ts"
+import { refuseHeld } from "./table/LegalHold.ts"
 import { lockDomain, reserveName, setLockTimeout } from "./table/Names.ts"
 import { actorOf, foreignOrigin } from "./table/Origin.ts"
 import { refused } from "./table/ProvisionRefused.ts"
@@ -225,6 +226,8 @@ export const apply = Effect.fn("Provision.apply")(function* (tx: Tx, wanted: Wan
   const stored = (id: string) =>
     plannedOf({ ...plan, id, state, message: undefined, approvedBy: undefined, age: 0 }, plan.steps, names)
   if (shown) return stored("")
+  // an approval does not reach past a hold: what waits goes on waiting
+  if (state === "Running" && losesData(plan)) yield* refuseHeld(tx, chain)
 
   if (state === "Waiting" || !isAtOnce(plan) || needsApproval(plan)) {
     const entry = (action: string, payload: object) =>

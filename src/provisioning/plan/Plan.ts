@@ -106,6 +106,9 @@ export const planOf = (parts: Omit<Plan, "hash">): Plan => ({
 
 export const needsApproval = (plan: Pick<Plan, "steps">): boolean => plan.steps.some((one) => one.needsApproval)
 
+/** Whether records are the less for it, so that a legal hold keeps it from being carried out. */
+export const losesData = (plan: Pick<Plan, "steps">): boolean => plan.steps.some((one) => one.losesData)
+
 /** Whether it is one transaction, so that it can be done where it was made. */
 export const isAtOnce = (plan: Pick<Plan, "steps">): boolean => plan.steps.every((one) => one.phase === "switch")
 
