@@ -14,7 +14,7 @@ import { statement } from "../postgres/Statement.ts"
 import * as Controller from "./control/Controller.ts"
 import { folderSource } from "./Operator.ts"
 import { developmentStrategy } from "./reconcile/AuthStrategyReconciler.ts"
-import { Fence, type ForeignInstallation } from "./state/Fence.ts"
+import { Fence, type ForeignInstallation, type Superseded } from "./state/Fence.ts"
 import type { ResourceState } from "./state/ResourceStatus.ts"
 import type { Source } from "./state/Source.ts"
 
@@ -79,7 +79,7 @@ export const apply = Effect.fn("Applied.apply")(function* (
   resources: ReadonlyArray<Resource>
 ): Effect.fn.Return<
   ReadonlyArray<ResourceState>,
-  AtWork | Config.ConfigError | DatabaseFailure | ForeignInstallation,
+  AtWork | Config.ConfigError | DatabaseFailure | ForeignInstallation | Superseded,
   OperatorSql | Scope.Scope
 > {
   const known = yield* knownResources

@@ -44,6 +44,15 @@ const clusterId: Effect.Effect<string, KubeError, Kube> = Effect.flatMap(Kube, (
   )
 )
 
+/** Builds for as long as it leads: one that loses its Lease while it waits for a database ends, and does not go on waiting. */
+const whileLeading = <A, E, R>(layer: Layer.Layer<A, E, R>) =>
+  Layer.effectContext(
+    Effect.gen(function* () {
+      const { lost } = yield* Leadership
+      return yield* Effect.raceFirst(Layer.build(layer), lost)
+    })
+  )
+
 /** See the module. Waits until it is elected; needs a `Kube`. */
 export const layer = ({ lease, namespaces }: ClusterOperatorOptions) => {
   const holder = `${hostname()}_${randomUUID()}`
@@ -71,8 +80,6 @@ export const layer = ({ lease, namespaces }: ClusterOperatorOptions) => {
       })
     })
   )
-  return Layer.merge(status, schedules.pipe(Layer.provide(AnomalyEvents.layer))).pipe(
-    Layer.provide(fence),
-    Layer.provideMerge(leadership)
-  )
+  const work = Layer.merge(status, schedules.pipe(Layer.provide(AnomalyEvents.layer))).pipe(Layer.provide(fence))
+  return whileLeading(work).pipe(Layer.provideMerge(leadership))
 }

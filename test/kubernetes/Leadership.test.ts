@@ -9,6 +9,7 @@ import { configOf, Kube, KubeError } from "../../src/kubernetes/Kube.ts"
 import { Leadership, LeadershipLost } from "../../src/kubernetes/Leadership.ts"
 import * as Run from "../cli/Run.ts"
 import { connect, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+import { type OperatorOptions, startOperator } from "./ClusterWorld.ts"
 import { type Installed, install, until } from "./Installed.ts"
 import { definition, namespacesOf, parents } from "./Manifests.ts"
 
@@ -122,6 +123,79 @@ const ready = (org: string, name: string) =>
   )
 
 layer(Layer.empty, { excludeTestServices: true })("two operators", (it) => {
+  it.effect(
+    "are one at work where the first loses its Lease before it could take its term: it ends, and takes none",
+    () =>
+      Effect.gen(function* () {
+        const database = yield* freshDatabase
+        const { org } = database
+        yield* Effect.promise(() => cluster.apply([...namespacesOf(org), ...parents(org), definition(org, "first")]))
+        const line: Line = { isUp: true }
+        const begin = (more: Partial<OperatorOptions> = {}) =>
+          startOperator({ database, kubeconfig: cluster.kubeconfig, lease: Duration.seconds(3), ...more })
+        // a database that does not answer him who asks for the term
+        const attacker = yield* connect(database.superuserUrl)
+        yield* attacker.query("begin")
+        yield* attacker.query("lock table platform.operator_term in access exclusive mode")
+        const one = yield* begin({
+          through: (real) => ({
+            ...real,
+            request: (asked) =>
+              line.isUp
+                ? real.request(asked)
+                : Effect.fail(new KubeError({ reason: "Unavailable", status: 0, message: "the line is cut" }))
+          })
+        }).pipe(Effect.flip, Effect.forkScoped({ startImmediately: true }))
+        const asking =
+          "select count(*)::int4 as n from pg_stat_activity where usename = 'velocity_operator' and datname = $1 and wait_event_type = 'Lock'"
+        const isAsked = async () =>
+          Number((await Effect.runPromise(query(database.superuserUrl, asking, [database.name])))[0]?.n) > 0
+        yield* Effect.promise(() => until("the first asks for its term", isAsked))
+        const elected = yield* Effect.promise(() => holderOf("velocity-operator"))
+        line.isUp = false
+        expect(yield* Fiber.join(one)).toBeInstanceOf(LeadershipLost)
+        const two = yield* begin().pipe(Effect.forkScoped({ startImmediately: true }))
+        yield* Effect.promise(() =>
+          until("the second is elected", async () => {
+            const holder = await holderOf("velocity-operator")
+            return holder !== "" && holder !== elected
+          })
+        )
+        yield* attacker.query("rollback")
+        yield* Fiber.join(two)
+        yield* ready(org, "first")
+        expect(yield* epochOf(database)).toBe(1)
+      })
+  )
+
+  it.effect("are one at work; the leader stopped while it has nothing to do, and continued, writes nothing more", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const { org } = database
+      yield* Effect.promise(() => cluster.apply([...namespacesOf(org), ...parents(org), definition(org, "first")]))
+      const one = operate(database)
+      yield* Effect.addFinalizer(() => Effect.sync(() => one.process.kill("SIGKILL")))
+      yield* Effect.promise(() => one.says(leads))
+      const two = operate(database)
+      yield* Effect.addFinalizer(() => Effect.sync(() => two.process.kill("SIGKILL")))
+      yield* Effect.promise(() => two.says("health and metrics at"))
+      yield* ready(org, "first")
+      one.process.kill("SIGSTOP")
+      // it will find this when it goes on, by its watch
+      yield* Effect.promise(() => cluster.apply([definition(org, "second")]))
+      yield* Effect.promise(() => two.says(leads))
+      yield* ready(org, "second")
+      const before = yield* applied(database, `${org}/shop/eu/second`)
+      one.process.kill("SIGCONT")
+      expect((yield* Effect.promise(() => one.ended)).code).toBe(1)
+      expect(yield* applied(database, `${org}/shop/eu/second`)).toEqual(before)
+      expect(before).toHaveLength(1)
+      expect(yield* epochOf(database)).toBe(2)
+      two.process.kill("SIGTERM")
+      expect((yield* Effect.promise(() => two.ended)).code).toBe(0)
+    })
+  )
+
   it.effect("are one at work; the leader stopped in a transaction and continued writes nothing more", () =>
     Effect.gen(function* () {
       const database = yield* freshDatabase

@@ -23,6 +23,7 @@ import { holds, stalled, waiting } from "../state/Conditions.ts"
 import { Fence, Superseded } from "../state/Fence.ts"
 import type { ManifestProblem } from "../state/Manifests.ts"
 import { OperatorStatus, type StatusChange } from "../state/OperatorStatus.ts"
+import { isReady } from "../state/Parents.ts"
 import { concluded, type Failing, type Failures, type Reconciler, type World, wordsOf } from "../state/Reconciler.ts"
 import { type Generations, ResourceStatuses } from "../state/ResourceStatus.ts"
 import { type KeyDelivery, type Reading, type Source, SourceFailure } from "../state/Source.ts"
@@ -122,6 +123,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const settled = yield* Deferred.make<void>()
   const superseded = yield* Deferred.make<never, Superseded>()
   const store = new Map<string, Resource>()
+  /** What is not in the store and has not ended, as it was last; of what was there before this operator, only parents. */
+  const remembered = new Map<string, Resource>(statuses.remembered)
   const spoiled = new Map<string, string>()
   const absent = new Set<string>()
   let delivery: KeyDelivery | undefined
@@ -137,6 +140,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     builds: yield* Builds.make,
     resources: <K extends Kind>(kind: K) =>
       [...store.values()].filter((one) => one.kind === kind) as unknown as ReadonlyArray<ResourceOf<K>>,
+    held: <K extends Kind>(kind: K) =>
+      [...remembered.values()].filter((one) => one.kind === kind) as unknown as ReadonlyArray<ResourceOf<K>>,
     stateOf: (resource) => statuses.get(identityOf(resource)),
     originOf: (resource) => ({
       source: fence.source,
@@ -179,12 +184,20 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     return Effect.forEach([settled, ...waiting], (one) => Deferred.succeed(one, undefined), { discard: true })
   })
 
+  /** It is not there any more; what stands on it is not to notice before it has ended. */
+  const leave = (identity: string, said?: Resource) => {
+    const last = said ?? store.get(identity)
+    store.delete(identity)
+    if (last !== undefined) remembered.set(identity, last)
+  }
+
   const take = Effect.fnUntraced(function* (reading: Reading) {
     const touched = new Set<string>()
     for (const [identity, { resource }] of reading.resources) {
       const before = store.get(identity)
       if (before !== undefined && JSON.stringify(before) === JSON.stringify(resource)) continue
       store.set(identity, resource)
+      remembered.delete(identity)
       departed.delete(identity)
       absent.delete(identity)
       orphans.delete(identity)
@@ -193,12 +206,12 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     for (const identity of reading.again ?? []) if (store.has(identity)) touched.add(identity)
     for (const identity of reading.deleted) {
       if (reconcilers[kindOf(identity)] === undefined) continue
-      store.delete(identity)
+      leave(identity, reading.last?.get(identity))
       departed.add(identity)
       touched.add(identity)
     }
     for (const identity of reading.vanished ?? []) {
-      store.delete(identity)
+      leave(identity)
       absent.add(identity)
       touched.add(identity)
     }
@@ -305,7 +318,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       if (!departed.has(identity)) return
       const [, namespace = "", name = ""] = identity.split("/")
       const state = statuses.get(identity)
-      const verdict = yield* reconciler.remove(world, { identity, namespace, name, state })
+      const last = remembered.get(identity)
+      const verdict = yield* reconciler.remove(world, { identity, namespace, name, state, resource: last })
       if (verdict !== undefined) {
         const left = yield* statuses.conclude(identity, undefined, verdict)
         if (left.changed) yield* tell({ _tag: "Resource", state: left.state })
@@ -315,11 +329,13 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       yield* statuses.remove(identity)
       yield* source.release?.(identity) ?? Effect.void
       departed.delete(identity)
+      remembered.delete(identity)
       if (orphans.delete(identity)) yield* ControllerMetrics.orphans(orphans.size)
       yield* tell({ _tag: "Removed", identity })
-      // whoever waited for it to go; and whoever stood on it
-      yield* addAll(departed)
-      yield* each(store.keys(), queue.addBehind)
+      // whoever waited for it to go, or for anything; and whoever stood on it
+      const others = last === undefined ? [...store.values()] : reconciler.dependents(world, last as ResourceOf<Kind>)
+      const unready = [...store.values()].filter((one) => !isReady(world, one))
+      yield* addAll(new Set([...departed, ...[...unready, ...others].map(identityOf)]))
     })
 
   /**

@@ -5,9 +5,10 @@ import { statement } from "../../postgres/Statement.ts"
 import { applyDomain, isCurrent, withdrawDomain } from "../../provisioning/ProvisionDomain.ts"
 import { ready, type Verdict, waiting } from "../state/Conditions.ts"
 import { effectiveStrategy } from "../state/EffectiveStrategy.ts"
-import { hasChildren, isReady, parentVerdict } from "../state/Parents.ts"
+import { applicationOf, parentVerdict } from "../state/Parents.ts"
 import { concluded, type Reconciler } from "../state/Reconciler.ts"
 import { verdictOf } from "../state/Refusals.ts"
+import { childrenVerdict } from "./Children.ts"
 
 export const domainReconciler: Reconciler<"Domain"> = {
   kind: "Domain",
@@ -15,9 +16,7 @@ export const domainReconciler: Reconciler<"Domain"> = {
     Effect.gen(function* () {
       const { app, org } = resource.spec
       const chain = chainOf(resource.spec)
-      const applications = world.resources("Application").filter((one) => one.spec.org === org && one.spec.app === app)
-      const parent = applications.find((one) => isReady(world, one)) ?? applications[0]
-      const early = parentVerdict(`application ${org}/${app}`, parent, (one) => isReady(world, one))
+      const early = parentVerdict(`application ${org}/${app}`, applicationOf(world, resource.spec))
       if (early !== undefined) return concluded(early, { chain })
       const strategy = effectiveStrategy(world, resource)
       const wanted = { spec: resource.spec, origin: world.originOf(resource), authStrategy: strategy.id }
@@ -50,27 +49,18 @@ export const domainReconciler: Reconciler<"Domain"> = {
         outcome?._tag === "Applied"
       )
     }),
-  remove: (world, { name, namespace, state }) =>
+  remove: (world, { name, namespace, resource, state }) =>
     Effect.gen(function* () {
-      const chain = String(state?.status.chain ?? "")
-      const { rows: defined } = yield* world.fence.read((tx) =>
+      // what an operator made that was killed before it could say so
+      const { rows } = yield* world.fence.read((tx) =>
         tx.query(
           statement(
-            "select namespace, name from platform.schema_defs where chain = $1 and (serving is not null or state = 'Withdrawing') order by 1, 2",
-            [chain]
+            "select chain from platform.domains where source = $1 and namespace = $2 and name = $3 and spec is not null",
+            [world.fence.source, namespace, name]
           )
         )
       )
-      const children = [
-        ...world.resources("SchemaDefinition").filter((one) => chainOf(one.spec) === chain),
-        ...[...world.resources("RoleBinding"), ...world.resources("ApiKey")].filter(
-          ({ spec }) => `${spec.org}/${spec.app}/${spec.domain}` === chain
-        )
-      ]
-      const wait = hasChildren(
-        children,
-        defined.map((one) => `SchemaDefinition/${one.namespace}/${one.name}`)
-      )
+      const wait = yield* childrenVerdict(world, "Domain", resource, rows[0]?.chain ?? state?.status.chain)
       if (wait !== undefined) return wait
       // nobody can prove himself to it any more; its names stay, and under Retain its schema does
       yield* world.fence.transaction((tx) => withdrawDomain(tx, { source: world.fence.source, namespace, name }))

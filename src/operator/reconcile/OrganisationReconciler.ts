@@ -2,8 +2,9 @@
 import { Effect } from "effect"
 import { isReservedOrg } from "../../domain/Names.ts"
 import { ready, stalled } from "../state/Conditions.ts"
-import { hasChildren, pathConflict } from "../state/Parents.ts"
+import { pathConflict } from "../state/Parents.ts"
 import { concluded, type Reconciler } from "../state/Reconciler.ts"
+import { childrenVerdict } from "./Children.ts"
 
 export const organisationReconciler: Reconciler<"Organisation"> = {
   kind: "Organisation",
@@ -16,8 +17,7 @@ export const organisationReconciler: Reconciler<"Organisation"> = {
       const rivals = world.resources("Organisation").filter((one) => one.spec.org === org)
       return concluded(pathConflict(world, resource, rivals, org) ?? ready(`organisation ${org}`), { path: org })
     }),
-  remove: (world, { state }) =>
-    Effect.sync(() => hasChildren(world.resources("Application").filter((one) => one.spec.org === state?.status.path))),
+  remove: (world, { resource, state }) => childrenVerdict(world, "Organisation", resource, state?.status.path),
   dependents: (world, { spec: { org } }) => [
     ...world.resources("Organisation").filter((one) => one.spec.org === org),
     ...world.resources("Application").filter((one) => one.spec.org === org),

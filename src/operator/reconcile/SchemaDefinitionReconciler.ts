@@ -17,7 +17,7 @@ import { giveUp, withdraw } from "../../provisioning/Withdrawal.ts"
 import { backfillFaults, compileBackfill, ruleFaults } from "../../records/type/Rules.ts"
 import { ready, stalled, waiting } from "../state/Conditions.ts"
 import type { Superseded } from "../state/Fence.ts"
-import { isProvisioned, parentVerdict } from "../state/Parents.ts"
+import { domainOf, parentVerdict } from "../state/Parents.ts"
 import { concluded, type Reconciled, type Reconciler, type World, wordsOf } from "../state/Reconciler.ts"
 import { verdictOf } from "../state/Refusals.ts"
 import { judge, type Serving } from "../state/Serving.ts"
@@ -162,9 +162,7 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
     Effect.gen(function* () {
       const path = pathOfDefinition(resource.spec)
       const text = formatPath(path)
-      const domains = world.resources("Domain").filter((one) => chainOf(one.spec) === chainOf(path))
-      const parent = domains.find((one) => isProvisioned(world, one)) ?? domains[0]
-      const early = parentVerdict(`domain ${chainOf(path)}`, parent, (one) => isProvisioned(world, one))
+      const early = parentVerdict(`domain ${chainOf(path)}`, domainOf(world, chainOf(path)))
       if (early !== undefined) return concluded(early, { path: text })
       const wanted = {
         spec: resource.spec,

@@ -95,6 +95,7 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
   const spoiled = new Map<string, string>()
   let changed = new Map<string, { readonly resource: Resource }>()
   let deleted = new Set<string>()
+  let last = new Map<string, Resource>()
   let vanished = new Set<string>()
   let again = new Set<string>()
 
@@ -128,7 +129,11 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
     if (object.metadata.deletionTimestamp !== undefined) {
       changed.delete(identity)
       spoiled.delete(identity)
-      if (hasFinalizer(object)) deleted.add(identity)
+      if (hasFinalizer(object)) {
+        deleted.add(identity)
+        const was = decodeResource({ ...object, apiVersion: "velocity.sh/v1", kind })
+        if ("resource" in was) last.set(identity, was.resource)
+      }
       // others' finalizers hold it; ours was taken away by somebody else
       else if (!released.has(object.metadata.uid) && before !== undefined) vanished.add(identity)
       return
@@ -223,11 +228,13 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
       problems: [],
       spoiled: new Map(spoiled),
       deleted: [...deleted],
+      last,
       vanished: [...vanished],
       again: [...again]
     }
     changed = new Map()
     deleted = new Set()
+    last = new Map()
     vanished = new Set()
     again = new Set()
     return reading

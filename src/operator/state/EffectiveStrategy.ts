@@ -1,10 +1,11 @@
 /**
  * By which AuthStrategy a domain's callers prove themselves: what the Domain names, else its Application, else its
- * Organisation, else (in `velocity dev` alone) the development issuer.
+ * Organisation, else (in `velocity dev` alone) the development issuer. One of those that was deleted and waits for its
+ * children still says it: a parent that goes takes nothing from them.
  */
 import { strategyCandidates, strategyId, velocityNamespace } from "../../domain/AuthStrategy.ts"
-import type { Resource, ResourceOf } from "../../domain/Resource.ts"
-import { isReady } from "./Parents.ts"
+import type { ResourceOf } from "../../domain/Resource.ts"
+import { applicationOf, isReady, organisationOf } from "./Parents.ts"
 import type { World } from "./Reconciler.ts"
 
 export interface EffectiveStrategy {
@@ -16,17 +17,9 @@ export interface EffectiveStrategy {
 
 /** The strategy of a domain. */
 export const effectiveStrategy = (world: World, domain: ResourceOf<"Domain">): EffectiveStrategy => {
-  const { app, org } = domain.spec
-  const application = world
-    .resources("Application")
-    .find((one) => one.spec.org === org && one.spec.app === app && isReady(world, one))
-  const organisation = world.resources("Organisation").find((one) => one.spec.org === org && isReady(world, one))
-  const levels: ReadonlyArray<(Resource & { readonly spec: { readonly authStrategy?: string } }) | undefined> = [
-    domain,
-    application,
-    organisation
-  ]
-  const naming = levels.find((one) => one?.spec.authStrategy !== undefined)
+  const above = [applicationOf(world, domain.spec), organisationOf(world, domain.spec.org)]
+  const levels = [domain, ...above.flatMap((one) => (one?.stands === true ? [one.resource] : []))]
+  const naming = levels.find((one) => one.spec.authStrategy !== undefined)
   const reference = naming?.spec.authStrategy
   if (naming === undefined || reference === undefined) return { id: world.fallbackStrategy, problem: undefined }
   const there = new Map(

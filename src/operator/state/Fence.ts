@@ -31,7 +31,7 @@ export const roundOf = <A, E, R>(what: string, round: Effect.Effect<A, E, R>): E
 const longestPause = "10s"
 
 /** A database that is not there yet is waited for, and so is a predecessor's transaction that holds the term. */
-const isAbsent = (error: DatabaseFailure | ForeignInstallation): boolean =>
+const isAbsent = (error: DatabaseFailure | ForeignInstallation | Superseded): boolean =>
   error._tag === "DatabaseFailure" && ["Unavailable", "Timeout", "LockTimeout"].includes(error.reason._tag)
 
 const asSuperseded = <E>(error: E | DatabaseFailure): Effect.Effect<never, E | DatabaseFailure | Superseded> => {
@@ -67,7 +67,9 @@ export class Fence extends Context.Service<
 >()("velocity/operator/Fence") {
   /**
    * Takes a term for `holder`. `source` is `folder`, or a cluster's id: a database belongs to one of them. Where leadership
-   * is another's to give, `isTrusted` says whether it is still ours: without it no transaction begins.
+   * is another's to give, `isTrusted` says whether it is still ours: without it no transaction begins, and no term is taken.
+   * It is asked when the term's row is locked already, so whoever leads by now takes his term after this one; and a process
+   * that is stopped then is ended by Postgres before a successor has waited long.
    */
   static readonly layerOf = ({
     holder,
@@ -82,9 +84,17 @@ export class Fence extends Context.Service<
       Fence,
       Effect.gen(function* () {
         const sql = yield* OperatorSql
+        const trusted: Effect.Effect<void, Superseded> = Effect.suspend(() =>
+          isTrusted?.() === false
+            ? Effect.fail(new Superseded({ message: "this operator's leadership is not certain any more" }))
+            : Effect.void
+        )
+        const pausing = `set_config('idle_in_transaction_session_timeout', '${longestPause}', true)`
         const epoch = yield* sql
           .transaction((tx) =>
             Effect.gen(function* () {
+              yield* trusted
+              yield* tx.query(statement(`select ${pausing}`))
               const { rows } = yield* tx.query(statement("select source from platform.installation"))
               const owner = rows[0]?.source
               if (typeof owner === "string" && owner !== source) {
@@ -95,6 +105,7 @@ export class Fence extends Context.Service<
               const taken = yield* tx.query(
                 statement("select platform.term_take($1, $2)::text as epoch", [holder, source])
               )
+              yield* trusted
               return String(taken.rows[0]?.epoch)
             })
           )
@@ -102,16 +113,7 @@ export class Fence extends Context.Service<
             Effect.tapError((error) => Effect.logWarning("no term could be taken", error)),
             Effect.retry({ while: isAbsent, schedule: Schedule.spaced("1 second") })
           )
-        // a stopped process that holds the term is ended by Postgres before a successor has waited long
-        const check = statement(
-          `select platform.term_check($1::int8)::text as held, set_config('idle_in_transaction_session_timeout', '${longestPause}', true)`,
-          [epoch]
-        )
-        const trusted: Effect.Effect<void, Superseded> = Effect.suspend(() =>
-          isTrusted?.() === false
-            ? Effect.fail(new Superseded({ message: "this operator's leadership is not certain any more" }))
-            : Effect.void
-        )
+        const check = statement(`select platform.term_check($1::int8)::text as held, ${pausing}`, [epoch])
         return Fence.of({
           epoch,
           source,

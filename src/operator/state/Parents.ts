@@ -1,7 +1,7 @@
 /** What a resource stands under, and what it needs of that (fine print 27). */
 import { Effect } from "effect"
-import { chainOf, formatPath } from "../../domain/Names.ts"
-import { identityOf, type Kind, type Resource } from "../../domain/Resource.ts"
+import { chainOf, formatPath, isReservedOrg } from "../../domain/Names.ts"
+import { identityOf, type Kind, type Resource, type ResourceOf } from "../../domain/Resource.ts"
 import { pathOfDefinition } from "../../domain/SchemaDefinition.ts"
 import { statement } from "../../postgres/Statement.ts"
 import { holds, stalled, type Verdict, waiting } from "./Conditions.ts"
@@ -15,14 +15,67 @@ export const isReady = (world: World, resource: Resource): boolean =>
 export const isProvisioned = (world: World, resource: Resource): boolean =>
   holds(world.stateOf(resource)?.conditions ?? [], "Provisioned")
 
+/** What a child stands on, and whether that is as far as the child needs it. */
+export interface Parent<K extends Kind> {
+  readonly resource: ResourceOf<K>
+  readonly stands: boolean
+}
+
+/**
+ * The one that is there and stands; else the one that was deleted and waits for its children, which keep what they have of
+ * it until they go too; else any.
+ */
+const parentOf = <K extends Kind>(
+  world: World,
+  kind: K,
+  isIt: (one: ResourceOf<K>) => boolean,
+  stands: (one: Resource) => boolean,
+  stood: (one: Resource) => boolean
+): Parent<K> | undefined => {
+  const there = world.resources(kind).filter(isIt)
+  const good = there.find((one) => stands(one as Resource))
+  if (good !== undefined) return { resource: good, stands: true }
+  const held = world.held(kind).filter(isIt)
+  const last = held.find((one) => stood(one as Resource))
+  if (last !== undefined) return { resource: last, stands: true }
+  const any = there[0] ?? held[0]
+  return any === undefined ? undefined : { resource: any, stands: false }
+}
+
+export const organisationOf = (world: World, org: string): Parent<"Organisation"> | undefined =>
+  parentOf(
+    world,
+    "Organisation",
+    (one) => one.spec.org === org,
+    (one) => isReady(world, one),
+    () => !isReservedOrg(org)
+  )
+
+export const applicationOf = (
+  world: World,
+  { app, org }: { readonly org: string; readonly app: string }
+): Parent<"Application"> | undefined =>
+  parentOf(
+    world,
+    "Application",
+    (one) => one.spec.org === org && one.spec.app === app,
+    (one) => isReady(world, one),
+    () => organisationOf(world, org)?.stands === true
+  )
+
+export const domainOf = (world: World, chain: string): Parent<"Domain"> | undefined =>
+  parentOf(
+    world,
+    "Domain",
+    (one) => chainOf(one.spec) === chain,
+    (one) => isProvisioned(world, one),
+    (one) => isProvisioned(world, one)
+  )
+
 /** Why a child must wait, or nothing. */
-export const parentVerdict = (
-  what: string,
-  parent: Resource | undefined,
-  isThere: (parent: Resource) => boolean
-): Verdict | undefined => {
+export const parentVerdict = (what: string, parent: Parent<Kind> | undefined): Verdict | undefined => {
   if (parent === undefined) return waiting("ParentMissing", `${what} is not there`)
-  return isThere(parent) ? undefined : waiting("ParentNotReady", `${what} is not ready`)
+  return parent.stands ? undefined : waiting("ParentNotReady", `${what} is not ready`)
 }
 
 /** Whether it came so far that nobody else may have its path: of a definition, though nobody serves it now. */
@@ -88,13 +141,10 @@ export const claimConflict = Effect.fnUntraced(function* (world: World, resource
   return pathConflict(world, resource, rivals, path, yield* mirroredIdentity(world, resource.kind, path))
 })
 
-/** Why a parent cannot go yet: the first ten of its children; `leaving` are those that are on their way out, by identity. */
-export const hasChildren = (
-  children: ReadonlyArray<Resource>,
-  leaving: ReadonlyArray<string> = []
-): Verdict | undefined => {
-  const all = [...new Set([...children.map(identityOf), ...leaving])]
-  return all.length === 0
+/** Why a parent cannot go yet: the first ten of its children, by their identities. */
+export const hasChildren = (identities: Iterable<string>): Verdict | undefined => {
+  const children = [...new Set(identities)]
+  return children.length === 0
     ? undefined
-    : stalled("HasChildren", `waits for ${all.slice(0, 10).join(", ")}${all.length > 10 ? ", …" : ""}`)
+    : stalled("HasChildren", `waits for ${children.slice(0, 10).join(", ")}${children.length > 10 ? ", …" : ""}`)
 }

@@ -20,6 +20,11 @@ export interface World {
   readonly builds: Builds
   /** The resources that there are, of a kind. */
   readonly resources: <K extends Kind>(kind: K) => ReadonlyArray<ResourceOf<K>>
+  /**
+   * Of a kind that children stand on: what is not there any more and has not ended, as it was last. It was deleted and waits
+   * for them, or its manifest went bad while nobody looked (fine print 27).
+   */
+  readonly held: <K extends Kind>(kind: K) => ReadonlyArray<ResourceOf<K>>
   readonly stateOf: (resource: Resource) => ResourceState | undefined
   readonly originOf: (resource: Resource) => Origin
   /** Definition paths whose manifests are gone and that are not withdrawn yet. */
@@ -48,6 +53,8 @@ export interface Departed {
   readonly namespace: string
   readonly name: string
   readonly state: ResourceState | undefined
+  /** As it was last; undefined where nobody remembers. */
+  readonly resource: Resource | undefined
 }
 
 export type Failures = DatabaseFailure | Superseded

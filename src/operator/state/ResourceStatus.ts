@@ -3,7 +3,7 @@
  * says what it said is not written.
  */
 import { Clock, Effect } from "effect"
-import type { Condition, Resource } from "../../domain/Resource.ts"
+import { apiVersion, type Condition, decodeResource, type Resource } from "../../domain/Resource.ts"
 import type { DatabaseFailure } from "../../postgres/DatabaseFailure.ts"
 import type { Tx } from "../../postgres/OperatorSql.ts"
 import { statement } from "../../postgres/Statement.ts"
@@ -32,7 +32,9 @@ const partsOf = (identity: string) => {
 const comparable = (conditions: ReadonlyArray<Condition>): string =>
   canonicalJson(conditions.map(({ lastTransitionTime: _, ...rest }) => rest))
 
-const readSql = `select kind, namespace, name, generation::text as generation, spec_hash, conditions::text as conditions, status::text as status
+/** Specs of what children stand on alone: of the others nobody asks for what they were. */
+const readSql = `select kind, namespace, name, generation::text as generation, spec_hash, conditions::text as conditions, status::text as status,
+    case when kind in ('Organisation', 'Application', 'Domain') then spec::text end as spec
   from platform.resource_status where source = $1`
 
 /** Identities that mirrors know and that may have no status: what an interrupted operator had made. */
@@ -61,6 +63,8 @@ export class ResourceStatuses {
   private readonly states: Map<string, ResourceState>
   /** Identities that the database knew at the start. */
   readonly known: ReadonlyArray<string>
+  /** What children stand on, as it was when the database heard of it last. */
+  readonly remembered: ReadonlyMap<string, Resource>
 
   private readonly generations: Generations
 
@@ -68,12 +72,14 @@ export class ResourceStatuses {
     fence: Fence["Service"],
     states: Map<string, ResourceState>,
     known: ReadonlyArray<string>,
+    remembered: ReadonlyMap<string, Resource>,
     generations: Generations
   ) {
     this.fence = fence
     this.generations = generations
     this.states = states
     this.known = known
+    this.remembered = remembered
   }
 
   /** Everything that the database knows of this source. */
@@ -82,6 +88,7 @@ export class ResourceStatuses {
       Effect.fnUntraced(function* (tx: Tx) {
         const { rows } = yield* tx.query(statement(readSql, [fence.source]))
         const states = new Map<string, ResourceState>()
+        const remembered = new Map<string, Resource>()
         for (const row of rows) {
           const identity = `${row.kind}/${row.namespace}/${row.name}`
           states.set(identity, {
@@ -91,13 +98,17 @@ export class ResourceStatuses {
             conditions: JSON.parse(String(row.conditions)) as ReadonlyArray<Condition>,
             status: JSON.parse(String(row.status)) as Record<string, unknown>
           })
+          if (typeof row.spec !== "string") continue
+          const metadata = { namespace: row.namespace, name: row.name }
+          const was = decodeResource({ apiVersion, kind: row.kind, metadata, spec: JSON.parse(row.spec) })
+          if ("resource" in was) remembered.set(identity, was.resource)
         }
         const mirrors = yield* tx.query(statement(knownSql, [fence.source]))
         const known = new Set([
           ...states.keys(),
           ...mirrors.rows.map((row) => `${row.kind}/${row.namespace}/${row.name}`)
         ])
-        return new ResourceStatuses(fence, states, [...known], generations)
+        return new ResourceStatuses(fence, states, [...known], remembered, generations)
       })
     )
   })

@@ -19,6 +19,8 @@ export interface Reading {
   readonly spoiled: ReadonlyMap<string, string>
   /** Identities that were known and are gone for good. */
   readonly deleted: ReadonlyArray<string>
+  /** What those were, as far as the source can say it. */
+  readonly last?: ReadonlyMap<string, Resource>
   /** Identities that are absent and of which nobody said that they are deleted (fine print 8). */
   readonly vanished?: ReadonlyArray<string>
   /** Identities to look at again although their manifests are the same. */
