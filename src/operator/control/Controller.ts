@@ -23,7 +23,15 @@ import { holds, stalled, waiting } from "../state/Conditions.ts"
 import { Fence, Superseded } from "../state/Fence.ts"
 import type { ManifestProblem } from "../state/Manifests.ts"
 import { OperatorStatus, type StatusChange } from "../state/OperatorStatus.ts"
-import { concluded, type Failing, type Failures, type Reconciler, type World, wordsOf } from "../state/Reconciler.ts"
+import {
+  concluded,
+  type Departed,
+  type Failing,
+  type Failures,
+  type Reconciler,
+  type World,
+  wordsOf
+} from "../state/Reconciler.ts"
 import { type Generations, ResourceStatuses } from "../state/ResourceStatus.ts"
 import { type KeyDelivery, type Reading, type Source, SourceFailure } from "../state/Source.ts"
 import * as ControllerMetrics from "./ControllerMetrics.ts"
@@ -232,6 +240,11 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     return state === undefined ? Effect.void : (source.report?.(state) ?? Effect.void)
   }
 
+  const departedOf = (identity: string): Departed => {
+    const [, namespace = "", name = ""] = identity.split("/")
+    return { identity, namespace, name, state: statuses.get(identity) }
+  }
+
   /** Decides what becomes of a resource that is absent and that nobody deleted. */
   const forsake = Effect.fnUntraced(
     function* (identity: string) {
@@ -246,6 +259,10 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       // an operator that starts again finds it as it was told
       if (changed) yield* source.forsaken?.(identity, `${identity} ${forsaken}`) ?? Effect.void
       if (!known) yield* Effect.logWarning(`${identity} ${forsaken}`)
+      const left =
+        (yield* reconcilers[kindOf(identity)]?.forsake?.(world, departedOf(identity)) ?? Effect.undefined) === true
+      // whoever waited for what it was at
+      if (left) yield* addAll(store.keys())
     },
     (decided, identity) => Effect.tapError(decided, () => Effect.sync(() => absent.add(identity)))
   )
@@ -303,9 +320,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
         yield* ControllerMetrics.orphans(orphans.size)
       }
       if (!departed.has(identity)) return
-      const [, namespace = "", name = ""] = identity.split("/")
-      const state = statuses.get(identity)
-      const verdict = yield* reconciler.remove(world, { identity, namespace, name, state })
+      const verdict = yield* reconciler.remove(world, departedOf(identity))
       if (verdict !== undefined) {
         const left = yield* statuses.conclude(identity, undefined, verdict)
         if (left.changed) yield* tell({ _tag: "Resource", state: left.state })
