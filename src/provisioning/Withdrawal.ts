@@ -119,18 +119,16 @@ const revoke = Effect.fnUntraced(function* (
 const chainOfPath = (path: string): string => path.split("/").slice(0, 3).join("/")
 
 /**
- * Ends the plan of a definition that goes before it was served. Another version of its object would wait for it for ever; a
- * resource that still wants the path makes another.
+ * Ends the plan of a definition whose resource is gone. Another version of its object would wait for it for ever; a resource
+ * that wants the path again makes another, and takes away what this one left.
  */
 export const giveUp = Effect.fn("Provision.giveUp")(function* (tx: Tx, path: string) {
   yield* lockDomain(tx, chainOfPath(path))
   const [row] = (yield* tx.query(statement(rowSql, [path]))).rows
-  if (row === undefined || row.serving === true || typeof row.plan !== "string") return
+  if (typeof row?.plan !== "string") return
   yield* PlanStore.end(tx, row.plan, "Overtaken", "its definition is gone")
   yield* tx.query(
-    statement("update platform.schema_defs set wanted = null, wanted_hash = null where path = $1 and serving is null", [
-      path
-    ])
+    statement("update platform.schema_defs set wanted = serving, wanted_hash = serving_hash where path = $1", [path])
   )
 })
 

@@ -344,6 +344,38 @@ describe("orphans", () => {
     )
   )
 
+  it.live("hold up no other version of their object by a plan that nobody carries on", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { database, forsaken, listed, look, org, path, records } = yield* worldWith("v2")
+        const provision = (name: string, version: string, fields: ReadonlyArray<object>, budget?: number) =>
+          Effect.gen(function* () {
+            const sql = yield* OperatorSql
+            return yield* Evolution.provision(
+              { transaction: sql.transaction, alone: sql.alone },
+              {
+                spec: Schema.decodeUnknownSync(SchemaDefinitionSpec)(specOf(org, "thing", fields, version)),
+                origin: { source: "folder", namespace: `${org}-shop-eu`, name }
+              },
+              budget
+            )
+          }).pipe(Effect.provide(OperatorSql.layer.pipe(Layer.provide(config(database)))))
+        expect(yield* provision("thing", "v1", [{ ...a, indexed: true }], 0)).toMatchObject({ _tag: "Evolving" })
+        const later = provision("thing-v2", "v2", [a, { name: "v2", type: "string" }, { name: "more", type: "string" }])
+        expect(yield* Effect.flip(later)).toMatchObject({ reason: "VersionEvolving" })
+        yield* forsaken
+        expect(yield* listed).toContain("P/thing/v1")
+        expect(
+          yield* look("select state, wanted = serving as same from platform.schema_defs where path = $1", [
+            path("thing")
+          ])
+        ).toEqual([{ state: "Serving", same: true }])
+        expect(yield* later).toMatchObject({ _tag: "Applied" })
+        expect(yield* records("thing")).toBe(3)
+      })
+    )
+  )
+
   it.live("are served by nobody before their records go", () =>
     Effect.scoped(
       Effect.gen(function* () {

@@ -24,7 +24,15 @@ import { Fence, Superseded } from "../state/Fence.ts"
 import type { ManifestProblem } from "../state/Manifests.ts"
 import { OperatorStatus, type StatusChange } from "../state/OperatorStatus.ts"
 import { isReady } from "../state/Parents.ts"
-import { concluded, type Failing, type Failures, type Reconciler, type World, wordsOf } from "../state/Reconciler.ts"
+import {
+  concluded,
+  type Departed,
+  type Failing,
+  type Failures,
+  type Reconciler,
+  type World,
+  wordsOf
+} from "../state/Reconciler.ts"
 import { type Generations, ResourceStatuses } from "../state/ResourceStatus.ts"
 import { type KeyDelivery, type Reading, type Source, SourceFailure } from "../state/Source.ts"
 import * as ControllerMetrics from "./ControllerMetrics.ts"
@@ -245,6 +253,11 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     return state === undefined ? Effect.void : (source.report?.(state) ?? Effect.void)
   }
 
+  const departedOf = (identity: string): Departed => {
+    const [, namespace = "", name = ""] = identity.split("/")
+    return { identity, namespace, name, state: statuses.get(identity), resource: remembered.get(identity) }
+  }
+
   /** Decides what becomes of a resource that is absent and that nobody deleted. */
   const forsake = Effect.fnUntraced(
     function* (identity: string) {
@@ -259,6 +272,10 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       // an operator that starts again finds it as it was told
       if (changed) yield* source.forsaken?.(identity, `${identity} ${forsaken}`) ?? Effect.void
       if (!known) yield* Effect.logWarning(`${identity} ${forsaken}`)
+      const left =
+        (yield* reconcilers[kindOf(identity)]?.forsake?.(world, departedOf(identity)) ?? Effect.undefined) === true
+      // whoever waited for what it was at
+      if (left) yield* addAll(store.keys())
     },
     (decided, identity) => Effect.tapError(decided, () => Effect.sync(() => absent.add(identity)))
   )
@@ -316,10 +333,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
         yield* ControllerMetrics.orphans(orphans.size)
       }
       if (!departed.has(identity)) return
-      const [, namespace = "", name = ""] = identity.split("/")
-      const state = statuses.get(identity)
-      const last = remembered.get(identity)
-      const verdict = yield* reconciler.remove(world, { identity, namespace, name, state, resource: last })
+      const verdict = yield* reconciler.remove(world, departedOf(identity))
       if (verdict !== undefined) {
         const left = yield* statuses.conclude(identity, undefined, verdict)
         if (left.changed) yield* tell({ _tag: "Resource", state: left.state })

@@ -257,6 +257,23 @@ export const schemaDefinitionReconciler: Reconciler<"SchemaDefinition"> = {
       }
       return undefined
     }),
+  forsake: (world, { name, namespace }) =>
+    Effect.gen(function* () {
+      const { rows } = yield* world.fence.read((tx) =>
+        tx.query(
+          statement(
+            `select s.path from platform.schema_defs s join platform.plans p on p.path = s.path
+             where s.source = $1 and s.namespace = $2 and s.name = $3 and p.state = 'Running'`,
+            [world.fence.source, namespace, name]
+          )
+        )
+      )
+      for (const { path } of rows) {
+        yield* world.builds.stop(String(path))
+        yield* world.fence.transaction((tx) => giveUp(tx, String(path)))
+      }
+      return rows.length > 0
+    }),
   dependents: (world, { spec }) =>
     world.resources("SchemaDefinition").filter(
       (one) =>

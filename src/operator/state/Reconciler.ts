@@ -80,6 +80,11 @@ export interface Reconciler<K extends Kind> {
   readonly remove: (world: World, departed: Departed) => Effect.Effect<Verdict | undefined, Failures>
   /** What is said of one that fails again and again, where there is more to say than how. */
   readonly failing?: (world: World, resource: ResourceOf<K>, error: unknown) => Effect.Effect<Failing, Failures>
+  /**
+   * Lets go of what others would wait for of a resource that is absent and that nobody deleted; what it has stays. Answers
+   * whether there was anything.
+   */
+  readonly forsake?: (world: World, departed: Departed) => Effect.Effect<boolean, Failures>
   /** The resources that may have waited for this one, or depend on what it says. */
   readonly dependents: (world: World, resource: ResourceOf<K>) => ReadonlyArray<Resource>
 }
