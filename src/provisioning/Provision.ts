@@ -150,8 +150,10 @@ const refusalOf = Effect.fnUntraced(function* (tx: Tx, wanted: WantedDefinition,
   )
   const [domain] = domains
   if (domain === undefined) return yield* refused("ParentMissing", `the domain ${chainOf(path)} is not there`)
-  // nothing is served by a withdrawn definition, and nothing made for it: whoever comes next may have its path
-  const isKept = row !== undefined && (row.serving === true || typeof row.plan === "string")
+  // nothing is served by a withdrawn definition, and nothing made for it: whoever comes next may have its path, and not sooner:
+  // a plan that is made while replicas still serve it would be the path's under the name of who leaves
+  const isKept =
+    row !== undefined && (row.serving === true || row.state === "Withdrawing" || typeof row.plan === "string")
   const conflict = isKept ? foreignOrigin(row, wanted.origin, text) : undefined
   if (conflict !== undefined) return yield* conflict
   const { rows: evolving } = yield* tx.query(

@@ -14,6 +14,7 @@ import { versionsOf } from "../support/Shape.ts"
 import { startOperator } from "./ClusterWorld.ts"
 import { type Installed, install, until } from "./Installed.ts"
 import {
+  apiKey,
   application,
   binding,
   definition,
@@ -21,7 +22,8 @@ import {
   type Manifest,
   namespacesOf,
   organisation,
-  parents
+  parents,
+  strategy
 } from "./Manifests.ts"
 import { conditionIn, named, objectsOf } from "./Objects.ts"
 
@@ -302,6 +304,50 @@ layer(Layer.empty, { excludeTestServices: true })("the operator of a cluster", (
         yield* label("eu")
         yield* ready(thing)
       })
+  )
+
+  it.effect("ends what opens something where its namespace is given to another path, and serves definitions on", () =>
+    Effect.gen(function* () {
+      const database = yield* freshDatabase
+      const { org } = database
+      yield* startReplica(database)
+      const keys = strategy(`${org}-shop`, "keys", { type: "apikey" })
+      const [thing, alice] = [definition(org, "thing"), binding(org, "alice", { actorId: `${org}-shop:keys/alice` })]
+      const robot = apiKey(org, "robot", { actor: `${org}-shop:keys/robot` })
+      yield* apply(
+        ...namespacesOf(org),
+        organisation(org),
+        application(org),
+        keys,
+        domain(org, { authStrategy: "keys" }),
+        thing,
+        alice,
+        robot
+      )
+      yield* startOperator({ database, kubeconfig: cluster.kubeconfig })
+      for (const one of [thing, alice, robot]) yield* ready(one)
+      const label = (value: string) =>
+        ok("label", "--overwrite", "namespace", `${org}-shop-eu`, `velocity.sh/domain=${value}`)
+      const opens = Effect.map(
+        query(
+          database.superuserUrl,
+          `select actor from platform.role_bindings where chain = $1 and revoked_at is null
+           union all select actor || ' in ' || secret_name from platform.api_keys where chain = $1 and state <> 'Revoked' order by 1`,
+          [`${org}/shop/eu`]
+        ),
+        (rows) => rows.map((row) => String(row.actor).slice(`${org}-shop:`.length))
+      )
+      expect(yield* opens).toEqual(["keys/alice", "keys/robot in robot"])
+      yield* label("us")
+      for (const one of [thing, alice, robot]) yield* reasonIs(one, "NamespaceMismatch")
+      expect(yield* opens).toEqual([])
+      expect((yield* get(thing))?.status?.conditions?.find(({ type }) => type === "Serving")).toMatchObject({
+        status: "True"
+      })
+      yield* label("eu")
+      for (const one of [thing, alice, robot]) yield* ready(one)
+      expect(yield* opens).toEqual(["keys/alice", "keys/robot in robot-2"])
+    })
   )
 
   it.effect("keeps what an object was when it turns bad in a way that the API server cannot see, and lets it go", () =>

@@ -132,12 +132,13 @@ layer(Layer.empty, { excludeTestServices: true })("two operators", (it) => {
         yield* Effect.promise(() => cluster.apply([...namespacesOf(org), ...parents(org), definition(org, "first")]))
         const line: Line = { isUp: true }
         const begin = (more: Partial<OperatorOptions> = {}) =>
-          startOperator({ database, kubeconfig: cluster.kubeconfig, lease: Duration.seconds(3), ...more })
+          startOperator({ database, kubeconfig: cluster.kubeconfig, ...more })
         // a database that does not answer him who asks for the term
         const attacker = yield* connect(database.superuserUrl)
         yield* attacker.query("begin")
         yield* attacker.query("lock table platform.operator_term in access exclusive mode")
         const one = yield* begin({
+          lease: Duration.seconds(5),
           through: (real) => ({
             ...real,
             request: (asked) =>

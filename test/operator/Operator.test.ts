@@ -4,6 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { it } from "@effect/vitest"
 import { ConfigProvider, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { PrometheusMetrics } from "effect/observability"
 import { describe, expect } from "vitest"
 import * as Operator from "../../src/operator/Operator.ts"
 import { Fence } from "../../src/operator/state/Fence.ts"
@@ -12,10 +13,10 @@ import { ApiSql } from "../../src/postgres/ApiSql.ts"
 import * as IsolationCheck from "../../src/postgres/IsolationCheck.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { applyDomain } from "../../src/provisioning/ProvisionDomain.ts"
-import { configOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+import { configOf, connect, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 import { startReplica, whenServed } from "../support/Replica.ts"
 import { versionsOf } from "../support/Shape.ts"
-import { parents } from "./FolderManifests.ts"
+import { manifest, parents, specOf } from "./FolderManifests.ts"
 
 const samples = join(import.meta.dirname, "../../k8s/samples")
 
@@ -230,6 +231,84 @@ describe("the operator", () => {
           Effect.provide(ApiSql.layer.pipe(Layer.provide(config(database))))
         )
         expect(violations.map(IsolationCheck.render)).toEqual([])
+      })
+    )
+  )
+
+  it.live("does not try again what cannot be done, while it tries again what failed", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = yield* freshDatabase
+        const { org } = database
+        const folder = yield* temporary
+        const us = { org, app: "shop", domain: "us" }
+        const all = [
+          parents(org),
+          manifest("Domain", `${org}-shop`, "us", us),
+          manifest("SchemaDefinition", `${org}-shop-eu`, "thing", {
+            ...specOf(org, "thing", [{ name: "a", type: "string" }]),
+            validation: { rules: [{ rule: "self.nothing == 1", message: "names no field" }] }
+          })
+        ]
+        yield* Effect.promise(() => writeFile(join(folder, "all.yaml"), all.join("\n---\n")))
+        const holder = yield* connect(database.superuserUrl)
+        yield* holder.query("begin")
+        yield* holder.query(
+          `select pg_advisory_xact_lock(hashtextextended('velocity/provision/${org}/shop/us', 0))::text as held`
+        )
+        const status = yield* start(database, folder)
+        const turns = (controller: string, result: string) =>
+          Effect.map(PrometheusMetrics.format(), (text) => {
+            const line = new RegExp(`_reconcile_total\\{controller="${controller}",result="${result}"\\} (\\d+)`, "u")
+            return Number(line.exec(text)?.[1] ?? 0)
+          })
+        yield* status.settled
+        const thing = status.resources().find(({ identity }) => identity.startsWith("SchemaDefinition/"))
+        expect(thing?.conditions).toContainEqual(
+          expect.objectContaining({ type: "Stalled", status: "True", reason: "Invalid" })
+        )
+        const taken = Effect.all([turns("SchemaDefinition", "success"), turns("SchemaDefinition", "error")])
+        const before = yield* taken
+        const failed = yield* turns("Domain", "error")
+        yield* status.changes.pipe(
+          Stream.mapEffect(() => turns("Domain", "error")),
+          Stream.takeUntil((now) => now >= failed + 2),
+          Stream.runDrain
+        )
+        expect(yield* taken).toEqual(before)
+        yield* holder.query("rollback")
+      })
+    )
+  )
+
+  it.live("says of a binding that it has ended when it ends, and so of one that came too late", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const database = yield* freshDatabase
+        const { org } = database
+        const folder = yield* temporary
+        const bound = (name: string, end: Date) =>
+          manifest("RoleBinding", `${org}-shop-eu`, name, {
+            org,
+            app: "shop",
+            domain: "eu",
+            actorId: `keys/${name}`,
+            roles: ["buyer"],
+            expiresAt: end.toISOString().replace(/\.\d+Z$/u, "Z")
+          })
+        const all = [parents(org), bound("past", new Date(0)), bound("soon", new Date(Date.now() + 5_000))]
+        yield* Effect.promise(() => writeFile(join(folder, "all.yaml"), all.join("\n---\n")))
+        const status = yield* start(database, folder)
+        const isOver = (name: string) => {
+          const one = status.resources().find(({ identity }) => identity === `RoleBinding/${org}-shop-eu/${name}`)
+          return one?.conditions.some(({ reason, type }) => type === "Stalled" && reason === "Expired") === true
+        }
+        yield* status.settled
+        expect(isOver("past")).toBe(true)
+        yield* Stream.merge(Stream.succeed(undefined), status.changes).pipe(
+          Stream.takeUntil(() => isOver("soon")),
+          Stream.runDrain
+        )
       })
     )
   )

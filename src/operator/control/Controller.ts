@@ -22,6 +22,7 @@ import { schemaDefinitionReconciler } from "../reconcile/SchemaDefinitionReconci
 import { holds, stalled, waiting } from "../state/Conditions.ts"
 import { Fence, Superseded } from "../state/Fence.ts"
 import type { ManifestProblem } from "../state/Manifests.ts"
+import { namespaceMismatch } from "../state/NamespacePath.ts"
 import { OperatorStatus, type StatusChange } from "../state/OperatorStatus.ts"
 import { isReady } from "../state/Parents.ts"
 import {
@@ -114,6 +115,12 @@ const endsWithAbsence: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "ApiK
 /** What a person ends by lifting a legal hold, or by dropping what is kept. */
 const awaitsPerson: ReadonlySet<string> = new Set(["LegalHold", "Referenced", "NameConflict"])
 
+/**
+ * What opens something ends where its namespace belongs to another path by now: who may write there, and read its Secrets, is
+ * not who was trusted with it. A definition is served on, as an orphan is.
+ */
+const grants: ReadonlySet<string> = new Set<Kind>(["RoleBinding", "ApiKey"])
+
 const forsaken =
   "is gone from its source and was not deleted: what it made stays, an orphan, until it is applied again or velocity orphan release|drop decides"
 
@@ -130,6 +137,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const changes = yield* PubSub.sliding<StatusChange>({ capacity: 1_000, replay: 1_000 })
   const settled = yield* Deferred.make<void>()
   const superseded = yield* Deferred.make<never, Superseded>()
+  /** When each key that is at work was taken up. */
+  const atWork = new Map<string, number>()
   const store = new Map<string, Resource>()
   /** What is not in the store and has not ended, as it was last; of what was there before this operator, only parents. */
   const remembered = new Map<string, Resource>(statuses.remembered)
@@ -299,6 +308,15 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       if (resource !== undefined) {
         const before = statuses.get(identity)
         const refused = yield* source.claim?.(identity, resource, world) ?? Effect.undefined
+        if (
+          refused?.reason === namespaceMismatch &&
+          grants.has(resource.kind) &&
+          (yield* statuses.hasMirror(identity))
+        ) {
+          const { name, namespace } = resource.metadata
+          const why = refused.message
+          yield* reconciler.remove(world, { identity, namespace, name, state: before, resource, why })
+        }
         const conclusion =
           refused === undefined
             ? yield* reconciler.reconcile(world, resource as ResourceOf<Kind>)
@@ -389,8 +407,13 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     yield* ControllerMetrics.waited(waited)
     yield* ControllerMetrics.depth(queue.depth())
     const started = yield* Clock.currentTimeMillis
+    atWork.set(key, started)
+    yield* ControllerMetrics.working(atWork, started)
     const exit = yield* Effect.exit(Effect.withSpan(reconcile(key), "Reconcile", { attributes: { key } }))
-    const took = (yield* Clock.currentTimeMillis) - started
+    const ended = yield* Clock.currentTimeMillis
+    const took = ended - started
+    atWork.delete(key)
+    yield* ControllerMetrics.working(atWork, ended)
     const result = exit._tag === "Success" ? "success" : "error"
     yield* Effect.all(ControllerMetrics.reconciled(kindOf(key), result, took))
     if (exit._tag === "Success") yield* queue.done(key)
@@ -426,10 +449,9 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   })
 
   yield* ControllerMetrics.began
-  yield* Effect.suspend(() => ControllerMetrics.resources(statuses.all())).pipe(
-    Effect.repeat(Schedule.spaced(census)),
-    Effect.forkScoped
-  )
+  yield* Effect.flatMap(Clock.currentTimeMillis, (now) =>
+    Effect.andThen(ControllerMetrics.resources(statuses.all()), ControllerMetrics.working(atWork, now))
+  ).pipe(Effect.repeat(Schedule.spaced(census)), Effect.forkScoped)
   yield* Effect.forkScoped(Effect.andThen(look, Effect.forever(Effect.andThen(source.wait, look))))
   for (let worker = 0; worker < workers; worker++) yield* Effect.forkScoped(Effect.forever(work()))
   yield* Effect.forkScoped(Effect.forever(work(revocations)))

@@ -31,6 +31,19 @@ const queueTime = Metric.histogram("workqueue_queue_duration_seconds", {
   description: "How long keys stood in the queue",
   boundaries: seconds
 })
+const workTime = Metric.histogram("workqueue_work_duration_seconds", {
+  description: "How long keys were at work",
+  boundaries: seconds
+})
+const unfinishedGauge = Metric.gauge("workqueue_unfinished_work_seconds", {
+  description: "How long the keys that are at work have been so, taken together"
+})
+const longestGauge = Metric.gauge("workqueue_longest_running_processor_seconds", {
+  description: "How long the key has been at work that has been so longest"
+})
+const activeGauge = Metric.gauge("controller_runtime_active_workers", {
+  description: "Keys at work, by controller"
+})
 const problemsGauge = Metric.gauge("velocity_manifest_problems", {
   description: "Manifests that cannot be read or decoded"
 })
@@ -78,6 +91,7 @@ export const reconciled = (controller: string, result: "success" | "error", mill
   Metric.update(Metric.withAttributes(total, { controller, result }), 1).pipe((counted) => [
     counted,
     Metric.update(Metric.withAttributes(time, { controller }), milliseconds / 1000),
+    Metric.update(Metric.withAttributes(workTime, name), milliseconds / 1000),
     ...(result === "error"
       ? [
           Metric.update(Metric.withAttributes(errors, { controller }), 1),
@@ -85,6 +99,25 @@ export const reconciled = (controller: string, result: "success" | "error", mill
         ]
       : [])
   ])
+
+/** Counts what is at work anew: when each key was taken up, by key. */
+export const working = (since: ReadonlyMap<string, number>, now: number): Effect.Effect<void> => {
+  const ages = [...since.values()].map((one) => (now - one) / 1000)
+  const active = (kind: string) => [...since.keys()].filter((key) => key.startsWith(`${kind}/`)).length
+  return Effect.all(
+    [
+      Metric.update(
+        Metric.withAttributes(unfinishedGauge, name),
+        ages.reduce((sum, one) => sum + one, 0)
+      ),
+      Metric.update(Metric.withAttributes(longestGauge, name), Math.max(0, ...ages)),
+      ...kinds.map((controller) =>
+        Metric.update(Metric.withAttributes(activeGauge, { controller }), active(controller))
+      )
+    ],
+    { discard: true }
+  )
+}
 
 export const depth = (value: number) => Metric.update(Metric.withAttributes(depthGauge, name), value)
 export const added = Metric.update(Metric.withAttributes(addsCounter, name), 1)

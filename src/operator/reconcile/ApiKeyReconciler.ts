@@ -13,6 +13,7 @@ import * as ApiKeys from "../../provisioning/ApiKeys.ts"
 import { actorOf } from "../../provisioning/table/Origin.ts"
 import { specHash } from "../../provisioning/table/SpecHash.ts"
 import { ready, stalled, type Verdict, waiting } from "../state/Conditions.ts"
+import { isPast, nextEnd } from "../state/Ends.ts"
 import { concluded, type Reconciled, type Reconciler, type World } from "../state/Reconciler.ts"
 
 /** Anything new in it asks for another key. */
@@ -20,8 +21,6 @@ export const rotateAnnotation = "velocity.sh/rotate"
 
 /** Names that are tried for one key: each that is taken already costs one. */
 const maxNames = 8
-/** The longest that a key's end is slept for, in milliseconds: timers have an end of their own. */
-const longestSleep = 3_600_000
 /** How long until delivery is tried again where it was refused. */
 const refusedPause = 60_000
 
@@ -73,9 +72,6 @@ const isWanted = (standing: Standing, { metadata }: Key): boolean => {
 
 const untilOf = ({ expiresAt }: Key["spec"]): string => (expiresAt === undefined ? "" : ` until ${expiresAt}`)
 
-const isExpired = ({ expiresAt }: Key["spec"]): boolean =>
-  expiresAt !== undefined && Date.parse(expiresAt) <= Date.now()
-
 /** What there is, said. */
 const conclude = (world: World, resource: Key, standing: Standing, applied: boolean): Reconciled => {
   const { spec } = resource
@@ -87,12 +83,7 @@ const conclude = (world: World, resource: Key, standing: Standing, applied: bool
     secretName: current?.secretName ?? null,
     retiring: retiring.map((one) => `${one.fingerprint} until ${one.retiresAt}`)
   }
-  const ends = [spec.expiresAt, ...retiring.map((one) => one.retiresAt)].flatMap((one) =>
-    one === undefined || one === null ? [] : [Date.parse(one) - Date.now()]
-  )
-  // to the second, as rows tell them
-  const pauses = ends.filter((one) => one > -1_000).map((one) => Math.min(Math.max(one, 0) + 1_000, longestSleep))
-  const verdict: Verdict = isExpired(spec)
+  const verdict: Verdict = isPast(spec.expiresAt)
     ? stalled("Expired", `the key ended at ${spec.expiresAt}; let expiresAt be later`)
     : current === undefined
       ? stalled(
@@ -102,7 +93,8 @@ const conclude = (world: World, resource: Key, standing: Standing, applied: bool
       : ready(
           `${spec.actor} by the key ${current.fingerprint} in ${world.delivery?.place ?? "the place"} ${current.secretName}${untilOf(spec)}`
         )
-  return { ...concluded(verdict, status, applied), again: pauses.length === 0 ? undefined : Math.min(...pauses) }
+  const again = nextEnd([spec.expiresAt, ...retiring.map((one) => one.retiresAt)])
+  return { ...concluded(verdict, status, applied), again }
 }
 
 export const apiKeyReconciler: Reconciler<"ApiKey"> = {
@@ -145,17 +137,17 @@ export const apiKeyReconciler: Reconciler<"ApiKey"> = {
           isTouched
         )
       }
-      if (!isWanted(mine, resource) || isExpired(spec)) return conclude(world, resource, mine, isTouched)
+      if (!isWanted(mine, resource) || isPast(spec.expiresAt)) return conclude(world, resource, mine, isTouched)
       const failed = yield* mint(world, resource, standing.next)
       const after = (yield* read).standing
       const said = conclude(world, resource, after, true)
       return failed === undefined ? said : { ...said, verdict: failed, again: refusedPause }
     }),
-  remove: (world, { name, namespace }) =>
+  remove: (world, { name, namespace, why = "its object is gone" }) =>
     Effect.gen(function* () {
       const origin = { source: world.fence.source, namespace, name }
       const hand = { actor: actorOf(origin), origin }
-      yield* world.fence.transaction((tx) => ApiKeys.revoke(tx, { _tag: "All", why: "its object is gone" }, hand))
+      yield* world.fence.transaction((tx) => ApiKeys.revoke(tx, { _tag: "All", why }, hand))
       return undefined
     }),
   dependents: () => []

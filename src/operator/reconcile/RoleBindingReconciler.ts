@@ -7,6 +7,7 @@ import { statement } from "../../postgres/Statement.ts"
 import { actorOf, foreignOrigin, originParams } from "../../provisioning/table/Origin.ts"
 import { specHash } from "../../provisioning/table/SpecHash.ts"
 import { ready, stalled, waiting } from "../state/Conditions.ts"
+import { isPast, nextEnd } from "../state/Ends.ts"
 import { concluded, type Reconciler } from "../state/Reconciler.ts"
 import { verdictOf } from "../state/Refusals.ts"
 
@@ -106,11 +107,10 @@ export const roleBindingReconciler: Reconciler<"RoleBinding"> = {
         )
       }
       const until = spec.expiresAt === undefined ? "" : ` until ${spec.expiresAt}`
-      return concluded(
-        ready(`${spec.actorId} has ${spec.roles.join(", ")}${until}`),
-        { chain: chain ?? "platform" },
-        !isDone
-      )
+      const verdict = isPast(spec.expiresAt)
+        ? stalled("Expired", `the binding ended at ${spec.expiresAt}; let expiresAt be later`)
+        : ready(`${spec.actorId} has ${spec.roles.join(", ")}${until}`)
+      return { ...concluded(verdict, { chain: chain ?? "platform" }, !isDone), again: nextEnd([spec.expiresAt]) }
     }),
   remove: (world, { name, namespace }) =>
     world.fence.transaction((tx) =>

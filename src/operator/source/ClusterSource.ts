@@ -24,7 +24,7 @@ import {
 import { canonicalJson } from "../../provisioning/table/SpecHash.ts"
 import { orphaned } from "../reconcile/Orphans.ts"
 import { stalled } from "../state/Conditions.ts"
-import { type Labels, namespaceFault } from "../state/NamespacePath.ts"
+import { type Labels, namespaceFault, namespaceMismatch } from "../state/NamespacePath.ts"
 import { claimConflict } from "../state/Parents.ts"
 import type { ResourceState } from "../state/ResourceStatus.ts"
 import { type Delivered, type KeyDelivery, type Reading, type Source, SourceFailure } from "../state/Source.ts"
@@ -244,8 +244,9 @@ export const make = Effect.fnUntraced(function* ({ known, namespaces }: ClusterO
     Effect.gen(function* () {
       const object = objects.get(identity)
       if (object === undefined) return yield* new SourceFailure({ message: "it is gone from the cluster" })
-      const fault = namespaceFault(resource, labels.get(resource.metadata.namespace))
-      if (fault !== undefined) return stalled("NamespaceMismatch", fault)
+      const belongs = labels.get(resource.metadata.namespace)
+      const fault = namespaceFault(resource, belongs)
+      if (fault !== undefined) return stalled(belongs === undefined ? "NamespaceUnknown" : namespaceMismatch, fault)
       // who does not keep the path holds no finalizer, and may drop nothing
       const conflict = yield* claimConflict(world, resource)
       if (conflict !== undefined) return conflict

@@ -36,6 +36,9 @@ const depthOf = (resource: Resource): number => {
   }
 }
 
+/** The reason of a resource whose namespace belongs to another path. */
+export const namespaceMismatch = "NamespaceMismatch"
+
 /** Why a resource may not stand in a namespace with these labels; undefined where it may. */
 export const namespaceFault = (resource: Resource, labels: Labels | undefined): string | undefined => {
   const { namespace } = resource.metadata

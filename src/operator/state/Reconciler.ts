@@ -55,6 +55,8 @@ export interface Departed {
   readonly state: ResourceState | undefined
   /** As it was last; undefined where nobody remembers. */
   readonly resource: Resource | undefined
+  /** Why it ends, where its object is still there. */
+  readonly why?: string | undefined
 }
 
 export type Failures = DatabaseFailure | Superseded
