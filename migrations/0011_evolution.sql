@@ -30,11 +30,23 @@ select platform.migrate_column(w.relation, w.name, w.type) from (values
 select platform.migrate_relation('plans_open', $ddl$
 create unique index plans_open on platform.plans (path) where state in ('Waiting', 'Running')$ddl$);
 
--- Copies one column into another, whatever their types, before each write: TG_ARGV is from, to. It runs with the rights of
--- whoever writes and touches nothing but the row.
+-- Copies one column into another of another type, before each write: TG_ARGV is from, to and the type. What the type does not
+-- hold as it is is not copied, and no error: what is served admits it, and whether it may be rounded is the plan's to say. So an
+-- update that leaves the one leaves the other. It runs with the rights of whoever writes and touches nothing but the row.
 select platform.migrate_function($ddl$create or replace function platform.evolve_copy() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $fn$
+declare
+  v_value text := to_jsonb(new) ->> tg_argv[0];
 begin
-  return jsonb_populate_record(new, jsonb_build_object(tg_argv[1], to_jsonb(new) -> tg_argv[0]));
+  if tg_op = 'UPDATE' and v_value is not distinct from to_jsonb(old) ->> tg_argv[0] then
+    return new;
+  end if;
+  if pg_input_is_valid(v_value, tg_argv[2]) then
+    new := jsonb_populate_record(new, jsonb_build_object(tg_argv[1], v_value));
+    if (to_jsonb(new) ->> tg_argv[1])::numeric = v_value::numeric then
+      return new;
+    end if;
+  end if;
+  return jsonb_populate_record(new, jsonb_build_object(tg_argv[1], null));
 end
 $fn$;$ddl$);
 

@@ -161,7 +161,11 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
   if (next.batched) {
     const { count, last } = yield* asOwner(tx, pgSchema, (owner) => oneBatch(owner, work, next))
     if (typeof last === "string") yield* PlanStore.progress(tx, id, next.position, last, count)
-    if (count < batchRows) {
+    const isBehindIndex = steps.some((one) => one.concurrently && one.position < next.position)
+    if (count < batchRows && isBehindIndex && next.after !== Backfill.beginning) {
+      // records have come behind it meanwhile: only a pass of less than one batch leaves the switch little to do
+      yield* PlanStore.progress(tx, id, next.position, Backfill.beginning, 0)
+    } else if (count < batchRows) {
       yield* PlanStore.mark(tx, id, [next.position], "Done")
       const done = next.rowsDone + count
       yield* entry(tx, work, "operator.plan.step", {

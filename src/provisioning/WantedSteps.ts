@@ -100,6 +100,7 @@ export const compare = Effect.fnUntraced(function* (
     target,
     wanted,
     named,
+    fields: new Map([...family.wanted.columns].map(([field, column]) => [column, field])),
     possible: new Set(keys.map((key) => key.name)),
     before: family.before,
     access: accessSql(named, family, prefix),

@@ -76,9 +76,12 @@ export const batch = (
     return { rows: rows.length, last: rows.length === 0 ? undefined : String(rows.at(-1)?.id) }
   })
 
+/** Before every id. */
+export const beginning = "00000000-0000-0000-0000-000000000000"
+
 /** All of them, one batch after the other, in this transaction. */
 export const all = Effect.fnUntraced(function* (owner: Tx, sql: string, compute: Compute, size: number) {
-  let after = "00000000-0000-0000-0000-000000000000"
+  let after = beginning
   for (;;) {
     const { last, rows } = yield* batch(owner, sql, compute, after, size)
     if (rows < size || last === undefined) return

@@ -4,15 +4,16 @@ import { liveColumn } from "../../domain/Names.ts"
 import { qualified, quoteName, quoteText } from "../table/SqlText.ts"
 import type { WantedColumn } from "../table/WantedTable.ts"
 import { backfillSql } from "./Backfill.ts"
-import { copyTrigger, isOurs, notNullCheck, successorOf } from "./Comparison.ts"
+import { copyTrigger, isOurs, notNullCheck, successorOf, successorValue, unfitIndex } from "./Comparison.ts"
 import { type Draft, repair } from "./Draft.ts"
 import { type Finding, none, renderFinding } from "./Facts.ts"
 import { leftovers } from "./Leftovers.ts"
-import { step } from "./Plan.ts"
+import { type StepFacts, step } from "./Plan.ts"
+import { shut, unless } from "./Premise.ts"
 
 /** See the module. */
 export const columnSteps = (draft: Draft): void => {
-  const { actual, alter, before, conflict, copied, estimate, faults, filled, found } = draft
+  const { actual, alter, before, conflict, copied, estimate, faults, fields, filled, found } = draft
   const { indexes, named, required, rows, steps, target, types, wanted } = draft
   const newName = new Map(
     wanted.columns.map((column, index) => [column.name, named.columns[index]?.name ?? column.name])
@@ -60,13 +61,12 @@ export const columnSteps = (draft: Draft): void => {
     const phase = filled && (isIndexed || withValue || live !== undefined) ? "expand" : "switch"
     ;(phase === "expand" ? steps.expand : steps.change).push(
       step(phase, `add field ${name}`, sql, "ACCESS EXCLUSIVE", {
-        rewrites: filled && live !== undefined,
-        ...(filled && live !== undefined ? { estimate: rows } : {}),
         ...(computed
           ? { why: "records that are there get what its backfill says" }
           : withValue
             ? { why: "records that are there get the default" }
-            : {})
+            : {}),
+        ...(filled && live !== undefined ? rewriting(rows) : {})
       })
     )
     if (computed) requireColumn(column, none)
@@ -77,12 +77,14 @@ export const columnSteps = (draft: Draft): void => {
     sql: backfillSql(
       wanted.table,
       { column: column.name, type: column.type },
-      wanted.columns.flatMap((one, index) => {
-        const field = named.columns[index]?.field
-        return field === undefined || actual.columns[one.name] === undefined ? [] : [{ column: one.name, field }]
+      wanted.columns.flatMap((one) => {
+        const name = fields.get(latest(one.name))
+        // the version that computes it knows nothing of other versions' fields
+        if (name === undefined || actual.columns[one.name] === undefined) return []
+        return [{ column: one.name, field: { ...one.field, name } }]
       })
     ),
-    computes: latest(column.name)
+    computes: fields.get(latest(column.name)) ?? latest(column.name)
   })
 
   const copyColumn = (column: WantedColumn, narrows: boolean) => {
@@ -97,40 +99,61 @@ export const columnSteps = (draft: Draft): void => {
     const successor = quoteName(successorOf(name))
     const trigger = quoteName(copyTrigger(name))
     const from = actual.columns[name]?.type ?? ""
+    const rounds = rounded.count > 0
+    const value = successorValue(name, type, rounds)
+    const unfit = unfitIndex(wanted.name, name)
+    const isUnfit = `${successor} is null and ${quoteName(name)} is not null`
     if (filled) {
+      const batches = inBatches(
+        wanted.table,
+        `${successor} is null and ${value} is not null`,
+        `${successor} = ${value}`
+      )
       steps.expand.push(
         step(
           "expand",
           `a second column for ${name}`,
           [
             alter(`add column ${successor} ${type}`),
-            `create trigger ${trigger} before insert or update on ${wanted.table} for each row execute function platform.evolve_copy(${quoteText(name)}, ${quoteText(successorOf(name))})`
+            `create trigger ${trigger} before insert or update on ${wanted.table} for each row execute function platform.evolve_copy(${[name, successorOf(name), type].map(quoteText).join(", ")})`
           ],
           "ACCESS EXCLUSIVE"
         )
       )
-      steps.backfill.push(
+      steps.backfill.push(step("backfill", `copy ${name}`, [batches], "ROW EXCLUSIVE", { batched: true, ...estimate }))
+      // by this index the switch finds, while everybody waits, what was written since and does not fit
+      steps.build.push(
         step(
-          "backfill",
-          `copy ${name}`,
-          [
-            inBatches(
-              wanted.table,
-              `${successor} is null and ${quoteName(name)} is not null`,
-              `${quoteName(name)} = t.${quoteName(name)}`
-            )
-          ],
-          "ROW EXCLUSIVE",
-          { batched: true, ...estimate }
+          "build",
+          `an index of what of ${name} does not fit`,
+          [`create index concurrently ${quoteName(unfit)} on ${wanted.table} (id) where ${isUnfit}`],
+          "SHARE UPDATE EXCLUSIVE",
+          { concurrently: true, object: unfit, ...estimate }
         )
       )
+      // what is served admits what is to be rounded: the trigger leaves it to us
+      if (rounds) {
+        steps.catchUp.push(
+          step("backfill", `copy ${name}, in what came meanwhile`, [batches], "ROW EXCLUSIVE", { batched: true })
+        )
+      }
     }
+    const fitting = [
+      shut(wanted.table),
+      ...(rounds ? [`update ${wanted.table} set ${successor} = ${value} where ${isUnfit}`] : []),
+      unless(
+        `select from ${wanted.table} where ${isUnfit}`,
+        `${name} was given values meanwhile that ${type} does not hold${rounds ? "" : " as they are"}`
+      ),
+      `drop index ${qualified(wanted.schema, unfit)}`,
+      `drop trigger ${trigger} on ${wanted.table}`
+    ]
     steps.change.push(
       step(
         "switch",
         `change the type of ${name} from ${from} to ${type}`,
         [
-          ...(filled ? [`drop trigger ${trigger} on ${wanted.table}`] : [alter(`add column ${successor} ${type}`)]),
+          ...(filled ? fitting : [alter(`add column ${successor} ${type}`)]),
           alter(`drop column ${quoteName(name)}`),
           alter(`rename column ${successor} to ${quoteName(name)}`),
           ...(column.defaultSql === undefined
@@ -141,9 +164,9 @@ export const columnSteps = (draft: Draft): void => {
         "ACCESS EXCLUSIVE",
         {
           needsApproval: true,
-          losesData: rounded.count > 0,
-          ...(rounded.count > 0
-            ? { why: `rounds ${renderFinding(rounded)}` }
+          losesData: rounds,
+          ...(rounds
+            ? { why: `rounds ${renderFinding(rounded)}, and what is written until then` }
             : narrows
               ? { why: "values that were allowed no longer are" }
               : {})
@@ -171,42 +194,41 @@ export const columnSteps = (draft: Draft): void => {
     const fills = isNew && (defaultSql !== undefined || computed)
     const does = computed ? `give ${now} what its backfill says` : `give ${name} its default`
     const open = `${notNullCheck(wanted.name, now)}_n`
-    if (fills) {
+    // what was served keeps its column as it is, and what takes its place gets the value
+    const into = quoteName(copied.has(name) ? successorOf(name) : name)
+    const filling = (): StepFacts & { readonly sql: string } => {
+      if (!computed) {
+        const lacks = copied.has(name) ? `${into} is null and ${quoted} is null` : `${into} is null`
+        return { sql: inBatches(wanted.table, lacks, `${into} = ${defaultSql}`) }
+      }
       const { computes, sql } = computing(column)
+      return { sql: sql.join(";\n"), computes }
+    }
+    if (fills) {
+      const { sql, ...facts } = filling()
+      const batches = (phrase: string, more: StepFacts) =>
+        step("backfill", phrase, [sql], "ROW EXCLUSIVE", { batched: true, ...facts, ...more })
       if (nulls.count > 0 || isAbsent) {
-        steps.backfill.push(
-          step(
-            "backfill",
-            does,
-            computed ? sql : [inBatches(wanted.table, `${quoted} is null`, `${quoted} = ${defaultSql}`)],
-            "ROW EXCLUSIVE",
-            {
-              batched: true,
-              ...(computed ? { computes } : {}),
-              ...(isAbsent ? estimate : { estimate: nulls.count, why: `no value in ${renderFinding(nulls)}` })
-            }
-          )
-        )
+        const why = `no value in ${renderFinding(nulls)}`
+        steps.backfill.push(batches(does, isAbsent ? estimate : { estimate: nulls.count, why }))
       }
       // until the switch records may come without a value; by this index those few are found while everybody waits
-      const filled = copied.has(name) ? successorOf(name) : name
       steps.build.push(
         step(
           "build",
           `an index of what has no ${name}`,
-          [`create index concurrently ${quoteName(open)} on ${wanted.table} (id) where ${quoteName(filled)} is null`],
+          [`create index concurrently ${quoteName(open)} on ${wanted.table} (id) where ${into} is null`],
           "SHARE UPDATE EXCLUSIVE",
           { concurrently: true, object: open, ...estimate }
         )
       )
-    }
-    const shut = `lock table ${wanted.table} in access exclusive mode`
-    if (computed && fills) {
-      const { computes, sql } = computing(column)
-      steps.add.push(
-        step("switch", `${now} is written by nobody`, [shut], "ACCESS EXCLUSIVE"),
-        step("switch", `${does}, in what came meanwhile`, sql, "ACCESS EXCLUSIVE", { computes })
-      )
+      steps.catchUp.push(batches(`${does}, in what came meanwhile`, {}))
+      if (computed) {
+        steps.add.push(
+          step("switch", `${now} is written by nobody`, [shut(wanted.table)], "ACCESS EXCLUSIVE"),
+          step("switch", `${does}, in the last of them`, [sql], "ACCESS EXCLUSIVE", facts)
+        )
+      }
     }
     steps.add.push(
       step(
@@ -214,7 +236,7 @@ export const columnSteps = (draft: Draft): void => {
         `require ${now}`,
         [
           ...(fills && !computed
-            ? [shut, `update ${wanted.table} set ${quoted} = ${defaultSql} where ${quoted} is null`]
+            ? [shut(wanted.table), `update ${wanted.table} set ${quoted} = ${defaultSql} where ${quoted} is null`]
             : []),
           ...(fills ? [`drop index ${qualified(wanted.schema, open)}`] : []),
           alter(`add constraint ${check} check (${quoted} is not null) not valid`)
@@ -285,10 +307,13 @@ export const columnSteps = (draft: Draft): void => {
     if (column.live !== undefined && actual.columns[live] === undefined) {
       const phase = filled ? "expand" : "switch"
       ;(filled ? steps.expand : steps.change).push(
-        step(phase, `make ${name} a reference`, [alter(`add column ${column.live}`)], "ACCESS EXCLUSIVE", {
-          rewrites: filled,
-          ...estimate
-        })
+        step(
+          phase,
+          `make ${name} a reference`,
+          [alter(`add column ${column.live}`)],
+          "ACCESS EXCLUSIVE",
+          filled ? rewriting(rows) : {}
+        )
       )
     }
     if (is.default !== want.default) {
@@ -349,6 +374,14 @@ export const columnSteps = (draft: Draft): void => {
     }
   }
 }
+
+/** A generated column is written into every record at once, for which nobody can be made to wait unasked. */
+const rewriting = (rows: number): StepFacts => ({
+  rewrites: true,
+  needsApproval: true,
+  estimate: rows,
+  why: `about ${rows} record${rows === 1 ? " is" : "s are"} written anew while everybody waits`
+})
 
 /** One batch: the next rows by id that still need it, and how far it came. */
 const inBatches = (table: string, condition: string, set: string): string =>

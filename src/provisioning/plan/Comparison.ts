@@ -21,6 +21,8 @@ export interface Comparison {
   readonly wanted: WantedTable
   /** Under the names that it will have; the same parts in the same order. */
   readonly named: WantedTable
+  /** The fields of the version that is applied, by the columns that they will be. */
+  readonly fields: ReadonlyMap<string, string>
   /** The foreign keys whose targets are served. */
   readonly possible: ReadonlySet<string>
   /** The fields that were served last, by the names they had. */
@@ -41,6 +43,8 @@ const copyPrefix = "velocity_copy_"
 export const copyTrigger = (field: string): string => `${copyPrefix}${short(field)}`
 export const notNullCheck = (table: string, field: string): string => `nn_${short(`${table}|${field}`)}`
 export const successorIndex = (name: string): string => `${name}_n`
+/** Of the records whose value has no successor. */
+export const unfitIndex = (table: string, field: string): string => `fit_${short(`${table}|${field}`)}_n`
 
 export const isOurs = {
   column: (name: string) => name.startsWith("_n_"),
@@ -60,6 +64,19 @@ const typeChanges = ({ actual, target, wanted }: Comparison): ReadonlyMap<string
       return [[name, typeChangeOf(is.type, want.type)] as const]
     })
   )
+
+/** A column's value in another type, rounded if it must be; NULL where the type does not hold it. */
+const rounded = (name: string, type: string): string =>
+  `case when pg_input_is_valid(${quoteName(name)}::text, ${quoteText(type)}) then ${quoteName(name)}::${type} end`
+
+/** A column's value in another type; NULL where the type does not hold it as it is. Types are copied from number to number. */
+const exact = (name: string, type: string): string =>
+  // by way of text, because a float becomes a numeric of fifteen digits
+  `case when (${rounded(name, type)})::text::numeric = ${quoteName(name)}::numeric then ${quoteName(name)}::${type} end`
+
+/** What a column's successor is to hold. */
+export const successorValue = (name: string, type: string, rounds: boolean): string =>
+  rounds ? rounded(name, type) : exact(name, type)
 
 export const involves = (fields: ReadonlyArray<string>, names: { has(name: string): boolean }): boolean =>
   fields.some((one) => names.has(one))
@@ -111,10 +128,7 @@ const valueAfter = (comparison: Comparison, name: string): "constant" | "nothing
   if (column === undefined) return "nothing"
   if (!isThere(name)) return column.field.required && column.defaultSql !== undefined ? "constant" : "nothing"
   const quoted = quoteName(name)
-  const value =
-    types.get(name)?._tag === "Copy"
-      ? `case when pg_input_is_valid(${quoted}::text, ${quoteText(column.type)}) then ${quoted}::${column.type} end`
-      : quoted
+  const value = types.get(name)?._tag === "Copy" ? rounded(name, column.type) : quoted
   return required.includes(column) && column.defaultSql !== undefined
     ? `coalesce(${value}, ${column.defaultSql})`
     : value
@@ -133,18 +147,10 @@ export const questionsOf = (comparison: Comparison): ReadonlyArray<Question> => 
     ...[...types].flatMap(([name, change]) => {
       const column = wanted.columns.find((one) => one.name === name)
       if (change._tag !== "Copy" || column === undefined) return []
-      const quoted = quoteName(name)
+      const fits = rounded(name, column.type)
       return [
-        {
-          key: `misfits ${name}`,
-          select: rows(`${quoted} is not null and not pg_input_is_valid(${quoted}::text, ${quoteText(column.type)})`)
-        },
-        {
-          key: `rounded ${name}`,
-          select: rows(
-            `case when pg_input_is_valid(${quoted}::text, ${quoteText(column.type)}) then ${quoted}::${column.type}::numeric is distinct from ${quoted}::numeric end`
-          )
-        }
+        { key: `misfits ${name}`, select: rows(`${quoteName(name)} is not null and ${fits} is null`) },
+        { key: `rounded ${name}`, select: rows(`${fits} is not null and ${exact(name, column.type)} is null`) }
       ]
     }),
     ...wanted.checks

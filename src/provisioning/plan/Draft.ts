@@ -9,7 +9,20 @@ import { type Facts, type Finding, none } from "./Facts.ts"
 import { type Step, type StepFacts, step } from "./Plan.ts"
 
 /** The places, in the order in which they are carried out. */
-const places = ["expand", "backfill", "build", "shut", "cut", "change", "add", "rename", "open", "validate"] as const
+const places = [
+  "expand",
+  "backfill",
+  "build",
+  // what came while an index was built, which may take hours, so that the switch finds little of it
+  "catchUp",
+  "shut",
+  "cut",
+  "change",
+  "add",
+  "rename",
+  "open",
+  "validate"
+] as const
 type Place = (typeof places)[number]
 
 export interface Draft extends Comparison, ReturnType<typeof parts> {

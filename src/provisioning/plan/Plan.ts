@@ -21,7 +21,10 @@ export interface Step {
   readonly phase: Phase
   /** In a few words. */
   readonly does: string
-  /** Statements, each to be followed by a semicolon; of a step in batches one with `$1` (after) and `$2` (how many). */
+  /**
+   * Statements, each to be followed by a semicolon; of a step in batches one with `$1` (after) and `$2` (how many). Behind an
+   * index that finds what it is about, it begins again until a pass has met less than one batch.
+   */
   readonly sql: string
   /** The strongest lock on the table. */
   readonly lock: Lock

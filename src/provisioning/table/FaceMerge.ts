@@ -100,7 +100,9 @@ export const merged = (
         `${lead.name} is unique, and records made through ${lacking.map(({ version }) => version).join(", ")} would all have its default`
       )
     }
-    const { renamedFrom, ...rest } = lead
+    const { backfill: _, renamedFrom, ...rest } = lead
+    // it is computed from the record as the version that is applied shows it
+    const backfill = by.find(({ member }) => member === wanted)?.field.backfill
     return {
       ...rest,
       name,
@@ -108,6 +110,7 @@ export const merged = (
       unique,
       indexed: by.some(({ field }) => field.indexed),
       ...(filled === undefined ? {} : { default: filled }),
+      ...(backfill === undefined ? {} : { backfill }),
       // only the owner's names are the columns' own
       ...(first.member === owner && renamedFrom !== undefined ? { renamedFrom } : {})
     }
