@@ -10,6 +10,7 @@ import type { DatabaseFailure } from "../../src/postgres/DatabaseFailure.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import * as Evolution from "../../src/provisioning/Evolution.ts"
 import type { ProvisionRefused } from "../../src/provisioning/table/ProvisionRefused.ts"
+import { compileBackfill } from "../../src/records/type/Rules.ts"
 import * as Server from "../../src/server/Server.ts"
 import { configOf, connect } from "../support/Database.ts"
 import * as TcpProxy from "../support/TcpProxy.ts"
@@ -51,6 +52,7 @@ const [wide, values, filled, typed, named] = [
   { ...n, type: "number", precision: 12, scale: 2, default: "1" },
   { ...was, name: "is", renamedFrom: ["was"] }
 ]
+const label = { name: "label", type: "string", required: true, default: "-", backfill: "self.code + '!'" }
 const up = { name: "up", type: "ref", ref: { object: "thing", version: "v1" } }
 const both = { uniqueConstraints: [{ fields: ["note", "code"] }] }
 
@@ -61,6 +63,9 @@ const changes: ReadonlyArray<readonly [string, ReadonlyArray<unknown>, Record<st
   ["a unique constraint", [code, note, n, values, wide, gone, was], both],
   ["a field made required", [code, note, n, values, filled, gone, was], both],
   ["another type", [code, note, typed, values, filled, gone, was], both],
+  ["a wider number", [code, note, { ...typed, precision: 14 }, values, filled, gone, was], both],
+  ["a narrower number", [code, note, { ...typed, precision: 7, scale: 1 }, values, filled, gone, was], both],
+  ["a computed value", [code, note, typed, values, filled, gone, was, label], both],
   ["a new name", [code, note, typed, values, filled, gone, named], both],
   ["an indexed field less", [code, note, typed, values, filled, named], both],
   ["a reference", [code, note, typed, values, filled, named, up]]
@@ -170,7 +175,11 @@ const isLockTimeout = (error: DatabaseFailure | ProvisionRefused): boolean =>
 const evolve = (spec: unknown, refused: () => void) =>
   Effect.gen(function* () {
     const operator = yield* OperatorSql
-    const runner: Evolution.Runner = { transaction: operator.transaction, alone: operator.alone }
+    const runner: Evolution.Runner = {
+      transaction: operator.transaction,
+      alone: operator.alone,
+      backfill: compileBackfill
+    }
     const wanted = {
       spec: Schema.decodeUnknownSync(SchemaDefinitionSpec)(spec),
       origin: { source: "folder", namespace: "test", name: "eu-thing" }
