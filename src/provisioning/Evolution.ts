@@ -126,11 +126,7 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
   const steps = yield* PlanStore.steps(tx, id)
   const building = buildingOf(steps)
   const actual = yield* Catalogue.read(tx, pgSchema, pgTable)
-  const overtake = Effect.fnUntraced(function* (why: string) {
-    yield* PlanStore.end(tx, id, "Overtaken", why)
-    yield* entry(tx, work, "operator.plan.overtake", { plan: planned.hash, why })
-    return overtaken
-  })
+  const overtake = (why: string) => Effect.as(endAndClear(tx, work, "Overtaken", why), overtaken)
   if (actual === undefined) return yield* overtake("the table is gone")
   if (Catalogue.fingerprint(actual, building) !== plan.fingerprint) {
     return yield* overtake("the table is not as the last step left it")

@@ -559,9 +559,12 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
         yield* look(insertSql(table, "a, b", "'a' || n, 'b' || n", 3))
         // the first is built; the second meets what was written meanwhile
         const doubling = look(`update ${table} set b = 'b1' where b = 'b2'`)
+        const wanted = { spec: define({ object: "half", fields: fields(true) }), origin: originOf("half") }
+        const plan = yield* runner.transaction((tx) => Provision.apply(tx, wanted, true))
+        if (plan._tag !== "Planned") return yield* Effect.die(plan)
         const result = yield* Evolution.provision(behind(runner, "build", doubling), {
-          spec: define({ object: "half", fields: fields(true) }),
-          origin: originOf("half")
+          ...wanted,
+          approval: { hash: plan.hash, by: "tests/approver" }
         })
         expect(result).toMatchObject({ _tag: "Conflicting" })
         yield* look(`update ${table} set a = 'a1'`)

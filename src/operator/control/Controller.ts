@@ -351,7 +351,8 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
         yield* ControllerMetrics.orphans(orphans.size)
       }
       if (!departed.has(identity)) return
-      const verdict = yield* reconciler.remove(world, departedOf(identity))
+      const leaving = departedOf(identity)
+      const verdict = yield* reconciler.remove(world, leaving)
       if (verdict !== undefined) {
         const left = yield* statuses.conclude(identity, undefined, verdict)
         if (left.changed) yield* tell({ _tag: "Resource", state: left.state })
@@ -365,6 +366,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
       if (orphans.delete(identity)) yield* ControllerMetrics.orphans(orphans.size)
       yield* tell({ _tag: "Removed", identity })
       // whoever waited for it to go, or for anything; and whoever stood on it
+      const last = leaving.resource
       const others = last === undefined ? [...store.values()] : reconciler.dependents(world, last as ResourceOf<Kind>)
       const unready = [...store.values()].filter((one) => !isReady(world, one))
       yield* addAll(new Set([...departed, ...[...unready, ...others].map(identityOf)]))
