@@ -426,8 +426,11 @@ begin
       from lanes l cross join lateral (
         select a.seq + a.count - 1 as last, a.index + a.count - 1 as index, a.last_at from platform.audit_leaves a
         where a.chain = l.chain and a.lane = l.lane order by a.seq desc limit 1) e
-      where not exists (
-          select from platform.audit_log o where o.chain = l.chain and o.lane = l.lane and o.seq >= e.last and o.occurred_at >= e.last_at)
+      -- the limits keep it one look at each lane, whatever the planner thinks of the log
+      left join lateral (
+        select o.seq from platform.audit_log o
+        where o.chain = l.chain and o.lane = l.lane and o.seq >= e.last and o.occurred_at >= e.last_at order by o.seq limit 1) o on true
+      where o.seq is null
         and not exists (
           select from platform.audit_seals s join platform.retirements r on r.name = s.partition
           where r.retired_at is not null and s.chain = l.chain and s.lane = l.lane and s.last_seq >= e.last and s.first_seq <= e.last)
