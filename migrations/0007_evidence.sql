@@ -497,7 +497,7 @@ $fn$;$ddl$);
 -- end audit_verify_lanes tells it. `tree_broken`: the tree does not agree with itself. Entries of months that were dropped are known by
 -- their leaves alone; those of months that were kept are looked for there, and their hashes made anew, which
 -- audit_verify_window does for the log.
-select platform.migrate_function($ddl$create or replace function platform.audit_verify_leaves(p_from bigint, p_to bigint) returns TABLE(chain text, lane smallint, seq bigint, index bigint, problem text, wanted bytea, found bytea, note text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $fn$
+select platform.migrate_function($ddl$create or replace function platform.audit_verify_leaves(p_from bigint, p_to bigint) returns TABLE(chain text, lane smallint, seq bigint, index bigint, problem text, wanted bytea, found bytea, note text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp set work_mem = 65536 as $fn$
 #variable_conflict use_column
 declare
   v_first constant int8 := coalesce((select max(b.index) from platform.audit_leaves b where b.index <= p_from), p_from);
@@ -534,7 +534,8 @@ begin
       -- in one piece, so that it is fetched once
       select t.index, t.hashes || ''::bytea as hashes from platform.audit_tiles t
       where t.level = 0 and t.index >= $1 / 256 and t.index < $2 / 256
-    ), leaf as (
+    ), leaf as materialized (
+      -- by itself, so that what is sorted is the hash and not its tile
       select t.index * 256 + k as index, substr(t.hashes, k * 32 + 1, 32) as hash
       from tile t cross join lateral generate_series(0, length(t.hashes) / 32 - 1) as k
     ), entry as (
