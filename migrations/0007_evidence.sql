@@ -426,8 +426,11 @@ begin
       from lanes l cross join lateral (
         select a.seq + a.count - 1 as last, a.index + a.count - 1 as index, a.last_at from platform.audit_leaves a
         where a.chain = l.chain and a.lane = l.lane order by a.seq desc limit 1) e
-      where not exists (
-          select from platform.audit_log o where o.chain = l.chain and o.lane = l.lane and o.seq >= e.last and o.occurred_at >= e.last_at)
+      -- the limits keep it one look at each lane, whatever the planner thinks of the log
+      left join lateral (
+        select o.seq from platform.audit_log o
+        where o.chain = l.chain and o.lane = l.lane and o.seq >= e.last and o.occurred_at >= e.last_at order by o.seq limit 1) o on true
+      where o.seq is null
         and not exists (
           select from platform.audit_seals s join platform.retirements r on r.name = s.partition
           where r.retired_at is not null and s.chain = l.chain and s.lane = l.lane and s.last_seq >= e.last and s.first_seq <= e.last)
@@ -494,7 +497,7 @@ $fn$;$ddl$);
 -- end audit_verify_lanes tells it. `tree_broken`: the tree does not agree with itself. Entries of months that were dropped are known by
 -- their leaves alone; those of months that were kept are looked for there, and their hashes made anew, which
 -- audit_verify_window does for the log.
-select platform.migrate_function($ddl$create or replace function platform.audit_verify_leaves(p_from bigint, p_to bigint) returns TABLE(chain text, lane smallint, seq bigint, index bigint, problem text, wanted bytea, found bytea, note text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $fn$
+select platform.migrate_function($ddl$create or replace function platform.audit_verify_leaves(p_from bigint, p_to bigint) returns TABLE(chain text, lane smallint, seq bigint, index bigint, problem text, wanted bytea, found bytea, note text) language plpgsql stable security definer set search_path = pg_catalog, pg_temp set work_mem = 65536 as $fn$
 #variable_conflict use_column
 declare
   v_first constant int8 := coalesce((select max(b.index) from platform.audit_leaves b where b.index <= p_from), p_from);
@@ -531,7 +534,8 @@ begin
       -- in one piece, so that it is fetched once
       select t.index, t.hashes || ''::bytea as hashes from platform.audit_tiles t
       where t.level = 0 and t.index >= $1 / 256 and t.index < $2 / 256
-    ), leaf as (
+    ), leaf as materialized (
+      -- by itself, so that what is sorted is the hash and not its tile
       select t.index * 256 + k as index, substr(t.hashes, k * 32 + 1, 32) as hash
       from tile t cross join lateral generate_series(0, length(t.hashes) / 32 - 1) as k
     ), entry as (

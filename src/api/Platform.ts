@@ -158,14 +158,19 @@ const consistency = HttpApiEndpoint.get("consistency", "/api/platform/audit/cons
 }).annotateMerge(OpenApi.annotations({ summary: "The proof that one tree of the log grew from another (RFC 6962)" }))
 
 const tree = HttpApiEndpoint.get("tree", "/api/platform/audit/tree", {
-  query: { origin: text, size: text.annotate(size), root: text.annotate({ description: "Hexadecimal" }) },
+  query: {
+    origin: text,
+    size: text.annotate(size),
+    root: text.annotate({ description: "Hexadecimal" }),
+    from: text.annotate({ description: "A leaf to go on from, as a line `verified` said" })
+  },
   success: HttpApiSchema.StreamUint8Array({ contentType: ndjsonContentType }),
   error: problemsWith(...accessStatuses)
 }).annotateMerge(
   OpenApi.annotations({
     summary: "Verify the log against its tree, and the tree against a checkpoint from outside",
     description:
-      'A line for each thing that is wrong (tail_missing, rewritten, seq_gap, tree_broken, unknown_origin; restored is no fault), then one line {"sound"}. Without origin, size and root, against the newest checkpoint that is stored.'
+      'A line for each thing that is wrong (tail_missing, head_mismatch, seal_mismatch, rewritten, seq_gap, tree_broken, unknown_origin; restored is no fault), after each slice of leaves but the last one {"verified": {"until", "total"}}, then one line {"sound"}. Without origin, size and root, against the newest checkpoint that is stored.'
   })
 )
 

@@ -75,3 +75,15 @@ export const callJson = Effect.fnUntraced(function* (target: Target, call: Call)
     catch: () => failed(`${target.api} answered something that is not JSON; is it Velocity's API?`, 2)
   })
 })
+
+/** Lines of an answer that is read as it comes; the last one may lack its newline. */
+export const linesOf = async function* (response: Response): AsyncGenerator<string> {
+  const body: ReadableStream<Uint8Array> = response.body ?? new ReadableStream()
+  let rest = ""
+  for await (const text of body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>)) {
+    const parts = (rest + text).split("\n")
+    rest = parts.pop() ?? ""
+    yield* parts.filter((line) => line !== "")
+  }
+  if (rest !== "") yield rest
+}

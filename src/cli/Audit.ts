@@ -12,8 +12,9 @@ import { checkpoint, prove, readCheckpoint, restoreNote } from "./Evidence.ts"
 import { keygen } from "./Keygen.ts"
 import { type Column, document, hintOfMore, limitFlag, outputFlag, printRows } from "./Output.ts"
 import { apiFlag, type CommandFailed, dataFlag, failed, targetOf, tokenFlag } from "./Settings.ts"
+import { type Place, readPlace, removePlace, type WindowPlace, writePlace } from "./VerifyPlace.ts"
 import { keysOf, verifyProof } from "./VerifyProof.ts"
-import { outsideOf, verifyTree } from "./VerifyTree.ts"
+import { outsideOf, treeName, verifyTree } from "./VerifyTree.ts"
 import { verifyWindow } from "./VerifyWindow.ts"
 
 const shared = { data: dataFlag, api: apiFlag, token: tokenFlag, output: outputFlag }
@@ -95,6 +96,8 @@ const list = Command.make(
   })
 ).pipe(Command.withDescription("List entries of the audit log, newest first"))
 
+const textOf = (said: Option.Option<string>): string => Option.getOrElse(said, () => "")
+
 const dayMillis = 24 * 60 * 60 * 1000
 /** Before every entry that there can be. */
 const beginning = "0001-01-01T00:00:00Z"
@@ -105,6 +108,26 @@ const treeColumns = [
   column("seq", "seq", "right"),
   column("leaf", "index", "right")
 ]
+
+/**
+ * The place that an earlier sitting of this command left. Another window or checkpoint than this one's is refused: what was
+ * found of it is no answer to what is asked now.
+ */
+const placeOf = Effect.fnUntraced(function* (file: string, asked: Place["asked"], against: string | undefined) {
+  const place = yield* readPlace(file)
+  if (place === undefined) return undefined
+  if (place.asked.from !== asked.from || place.asked.to !== asked.to) {
+    const { from, to } = place.window
+    return yield* failed(
+      `${file} is of another command, for the window from ${from} to ${to}: say --from, --to and --all as then, or another file`,
+      2
+    )
+  }
+  if (place.tree !== undefined && place.tree.against !== against) {
+    return yield* failed(`${file} is of another command, against another checkpoint: say that one, or another file`, 2)
+  }
+  return place
+})
 
 const verify = Command.make(
   "verify",
@@ -141,10 +164,39 @@ const verify = Command.make(
     const outside = Option.isSome(options.checkpoint)
       ? yield* outsideOf(options.checkpoint.value, yield* readCheckpoint(options.checkpoint.value), keys)
       : undefined
+    const said = { from: options.all ? beginning : textOf(options.from), to: textOf(options.to) }
+    const file = Option.getOrUndefined(options.resume)
+    const place =
+      file === undefined ? undefined : yield* placeOf(file, said, outside === undefined ? undefined : treeName(outside))
     const target = yield* targetOf({ ...options, roles }).pipe(Effect.mapError(unknown))
-    const verdict = yield* verifyWindow(target, { from: asked, to: until, resume: options.resume })
+    let reached: WindowPlace | undefined
+    const verdict = yield* verifyWindow(target, {
+      from: asked,
+      to: until,
+      place: place?.window,
+      keep:
+        file === undefined
+          ? undefined
+          : (window) => {
+              reached = window
+              return writePlace(file, { asked: said, window })
+            }
+    })
     const { entries, findings, found, from, sealed, sound, to } = verdict
-    const tree = outside === undefined ? undefined : yield* verifyTree(target, outside, keys)
+    const window = reached ?? place?.window
+    const tree =
+      outside === undefined
+        ? undefined
+        : yield* verifyTree(target, {
+            outside,
+            keys,
+            place: place?.tree,
+            keep:
+              file === undefined || window === undefined
+                ? undefined
+                : (part) => writePlace(file, { asked: said, window, tree: part })
+          })
+    if (file !== undefined) yield* removePlace(file)
     const since = from === beginning ? "the first entry" : from
     if (options.output !== "table") {
       yield* Console.log(document(options.output, { from, to, sound, entries, found, findings, sealed, tree }))

@@ -1,23 +1,21 @@
 /**
- * A window of the audit log as the API verifies it, of any size: with a bar, and resumable. With `--resume FILE` the place
- * that was reached and what was found so far are kept in a file after each slice, and the same command goes on from there;
- * the file goes when there is a verdict.
+ * A window of the audit log as the API verifies it, of any size: with a bar, and so that it can be gone on with from where it
+ * was. What is kept of it after each slice the caller says (VerifyPlace.ts).
  */
-import { readFile, rename, rm, writeFile } from "node:fs/promises"
-import { Effect, Option, Schema, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import { type ExactObject, isExactObject, parse } from "../domain/ExactJson.ts"
-import { send } from "./ApiCall.ts"
+import { linesOf, send } from "./ApiCall.ts"
 import { makeProgress, type Progress } from "./Progress.ts"
 import { type CommandFailed, failed, type Target } from "./Settings.ts"
-
-/** Findings that are shown; all of them are counted. */
-const maxShown = 1_000
+import { maxShown, parsed, type WindowPlace } from "./VerifyPlace.ts"
 
 export interface VerifyOptions {
   readonly from: string
   readonly to: string
-  /** Where the place is kept that was reached. */
-  readonly resume: Option.Option<string>
+  /** Where an earlier sitting was. */
+  readonly place: WindowPlace | undefined
+  /** Keeps the place that is reached; undefined where nothing is kept. */
+  readonly keep: ((place: WindowPlace) => Effect.Effect<void, CommandFailed>) | undefined
 }
 
 /** What is told in the end. */
@@ -32,53 +30,7 @@ export interface Verdict {
   readonly sealed: ReadonlyArray<ExactObject>
 }
 
-const Place = Schema.Struct({
-  from: Schema.String,
-  to: Schema.String,
-  until: Schema.String,
-  entries: Schema.Int,
-  found: Schema.Int,
-  /** As the API wrote them. */
-  findings: Schema.Array(Schema.String)
-})
-type Place = typeof Place.Type
-
 const cannotTell = (message: string) => failed(message, 2)
-
-const readPlace = Effect.fnUntraced(function* (file: string) {
-  const text = yield* Effect.tryPromise({
-    try: () => readFile(file, "utf8"),
-    catch: (cause) => cause as NodeJS.ErrnoException
-  }).pipe(
-    Effect.catch((cause) =>
-      cause.code === "ENOENT" ? Effect.succeed(undefined) : Effect.fail(cannotTell(`${file}: ${cause.message}`))
-    )
-  )
-  if (text === undefined) return undefined
-  return yield* Schema.decodeUnknownEffect(Schema.fromJsonString(Place))(text).pipe(
-    Effect.mapError(() => cannotTell(`${file} is not what velocity audit verify --resume left`))
-  )
-})
-
-const writePlace = (file: string, place: Place) =>
-  Effect.tryPromise({
-    try: async () => {
-      await writeFile(`${file}.part`, JSON.stringify(place), { mode: 0o600 })
-      await rename(`${file}.part`, file)
-    },
-    catch: (cause) => cannotTell(`${file} cannot be written: ${(cause as Error).message}`)
-  })
-
-/** Lines of a stream that is read as it comes; the last one may lack its newline. */
-const lines = async function* (body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
-  let rest = ""
-  for await (const text of body.pipeThrough(new TextDecoderStream() as ReadableWritablePair<string, Uint8Array>)) {
-    const parts = (rest + text).split("\n")
-    rest = parts.pop() ?? ""
-    yield* parts.filter((line) => line !== "")
-  }
-  if (rest !== "") yield rest
-}
 
 const numberAt = (row: ExactObject, name: string): number => Number(row[name] ?? 0)
 
@@ -88,12 +40,13 @@ class Reading {
   found: number
   until: string
   readonly findings: Array<string>
-  verdict: ExactObject | undefined
+  /** The last line. */
+  verdict: string | undefined
   progress: Progress | undefined
   /** Entries of slices that were verified before this reading. */
   readonly before: number
 
-  constructor(from: string, place: Place | undefined) {
+  constructor(from: string, place: WindowPlace | undefined) {
     this.before = place?.entries ?? 0
     this.entries = this.before
     this.found = place?.found ?? 0
@@ -108,7 +61,7 @@ const read = (reading: Reading, keep: (reading: Reading) => Effect.Effect<void, 
     const said = yield* Effect.try({ try: () => parse(line), catch: () => cannotTell("a line is no JSON") })
     if (!isExactObject(said)) return yield* cannotTell("a line is no object")
     if (typeof said.sound === "boolean") {
-      reading.verdict = said
+      reading.verdict = line
       reading.entries = reading.before + numberAt(said, "entries")
       return
     }
@@ -129,10 +82,23 @@ const read = (reading: Reading, keep: (reading: Reading) => Effect.Effect<void, 
     if (reading.findings.length < maxShown) reading.findings.push(line)
   })
 
+const verdictOf = ({ entries, findings, found, from, to, verdict = "{}" }: WindowPlace): Verdict => {
+  const said = parse(verdict) as ExactObject
+  return {
+    from,
+    to,
+    sound: said.sound === true && found === 0,
+    entries,
+    findings: parsed(findings),
+    found,
+    sealed: Array.isArray(said.sealed) ? said.sealed.filter(isExactObject) : []
+  }
+}
+
 /** Verifies a window. Whatever keeps it from an answer fails with status 2: it is no tampering. */
 export const verifyWindow = Effect.fnUntraced(function* (target: Target, options: VerifyOptions) {
-  const file = Option.getOrUndefined(options.resume)
-  const place = file === undefined ? undefined : yield* readPlace(file)
+  const { keep, place } = options
+  if (place?.verdict !== undefined) return verdictOf(place)
   const { from, to } = place ?? options
   const reading = new Reading(from, place)
   const response = yield* send(target, {
@@ -143,18 +109,22 @@ export const verifyWindow = Effect.fnUntraced(function* (target: Target, options
     ],
     headers: { accept: "application/x-ndjson" }
   }).pipe(Effect.mapError((error) => cannotTell(error.message)))
-  const keep = ({ entries, findings, found, until }: Reading) =>
-    file === undefined ? Effect.void : writePlace(file, { from, to, until, entries, found, findings })
+  const placeOf = ({ entries, findings, found, until }: Reading): WindowPlace => ({
+    from,
+    to,
+    until,
+    entries,
+    found,
+    findings: [...findings]
+  })
   const onward = () =>
-    file === undefined
+    keep === undefined
       ? reading.until === from
         ? "say it again"
         : `--from ${reading.until} --to ${to} goes on from where it was`
       : `the same command goes on from ${reading.until}`
-  yield* Stream.fromAsyncIterable(lines(response.body ?? new ReadableStream()), (cause) =>
-    cannotTell((cause as Error).message)
-  ).pipe(
-    Stream.runForEach(read(reading, keep)),
+  yield* Stream.fromAsyncIterable(linesOf(response), (cause) => cannotTell((cause as Error).message)).pipe(
+    Stream.runForEach(read(reading, (now) => keep?.(placeOf(now)) ?? Effect.void)),
     Effect.andThen(
       Effect.suspend(() =>
         reading.verdict === undefined ? Effect.fail(cannotTell("it ends before its verdict")) : Effect.void
@@ -163,16 +133,10 @@ export const verifyWindow = Effect.fnUntraced(function* (target: Target, options
     Effect.mapError(({ message }) => cannotTell(`the API's answer cannot be read to its end (${message}); ${onward()}`))
   )
   if (reading.progress !== undefined) yield* reading.progress.finish(reading.entries)
-  if (file !== undefined) yield* Effect.promise(() => rm(file, { force: true }))
-  const { entries, findings, found, verdict } = reading
-  const sealed = Array.isArray(verdict?.sealed) ? verdict.sealed.filter(isExactObject) : []
-  return {
-    from,
-    to,
-    sound: verdict?.sound === true && found === 0,
-    entries,
-    findings: findings.map((text) => parse(text) as ExactObject),
-    found,
-    sealed
-  } satisfies Verdict
+  const done: WindowPlace = {
+    ...placeOf(reading),
+    ...(reading.verdict === undefined ? {} : { verdict: reading.verdict })
+  }
+  if (keep !== undefined) yield* keep(done)
+  return verdictOf(done)
 })

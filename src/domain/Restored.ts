@@ -8,7 +8,7 @@
  * checkpoint like any other: signed, published, cosigned, and part of what every later one is consistent with.
  */
 import { fromBase64, toBase64 } from "./Base64.ts"
-import { parseSize } from "./Checkpoint.ts"
+import { type Checkpoint, parseSize } from "./Checkpoint.ts"
 
 export interface Restored {
   /** The origin, size and root of the checkpoint that was outside, and that the log does not extend. */
@@ -39,6 +39,18 @@ export const restoredOf = (extensions: ReadonlyArray<string>): Restored | undefi
     if (size !== undefined && root !== undefined) return { origin, size, root, reason }
   }
   return undefined
+}
+
+/**
+ * Whether a note, by what its text says and not by where it was found, accounts for a checkpoint that the tree does not
+ * extend: that lies in what the note says was lost, and in no other gap.
+ */
+export const accountsFor = (
+  note: Pick<Checkpoint, "size" | "extensions">,
+  { origin, size }: Pick<Checkpoint, "origin" | "size">
+): boolean => {
+  const lost = restoredOf(note.extensions)
+  return lost !== undefined && lost.origin === origin && size > note.size && size <= lost.size
 }
 
 /** The origin of an epoch: the log's name, from the second on with the epoch's number. */

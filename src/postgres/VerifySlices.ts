@@ -1,7 +1,7 @@
 /**
  * A window of the audit log as slices in the order of time, each small enough for one statement and for an answer that is
- * soon: how a log of any size is verified (`audit_verify_slice`, `audit_verify_window`). What it costs grows with the
- * entries; memory, here and in Postgres, does not.
+ * soon: how a log of any size is verified (`audit_verify_slice`, `audit_verify_window`), and once for all of them where its
+ * lanes end (`audit_verify_lanes`). What it costs grows with the entries; memory, here and in Postgres, does not.
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -34,6 +34,18 @@ export const verifyStatement = (from: string, to: string, most?: number): Statem
     [from, to]
   )
 
+/**
+ * The lanes whose end is gone, of those that break off before `to`, and heads and seals that nothing vouches for; each as
+ * a JSON text `finding`. An entry that is gone from a lane's end has none behind it, so no slice misses it.
+ */
+export const lanesStatement = (to: string): Statement =>
+  statement(
+    `select json_build_object('chain', v.chain, 'lane', v.lane, 'seq', v.seq::text, 'id', null, 'occurred_at', ${utc("v.occurred_at")},
+       'stored_hash', encode(v.found, 'hex'), 'computed_hash', encode(v.wanted, 'hex'), 'problem', v.problem, 'note', v.note)::text as finding
+     from platform.audit_verify_lanes($1::timestamptz) v`,
+    [to]
+  )
+
 const sliceSql = `select ${utc("s.until")} as until, s.until >= $2::timestamptz as last, s.entries::text as entries
   from platform.audit_verify_slice($1::timestamptz, $2::timestamptz, $3::int4) s`
 
@@ -58,7 +70,7 @@ export const slices = (
     )
   )
 
-/** A slice that was verified: what is wrong in it, as JSON texts. */
+/** A slice that was verified: what is wrong in it, as JSON texts. Behind the last one comes an empty one, of the lanes. */
 export interface Verified extends Slice {
   readonly findings: ReadonlyArray<string>
 }
@@ -71,10 +83,14 @@ export const verified = (
   size = sliceEntries
 ): Stream.Stream<Verified, DatabaseFailure> =>
   slices(run, window, size).pipe(
+    Stream.map((slice) => ({ slice, asked: verifyStatement(slice.from, slice.until) })),
+    Stream.concat(
+      Stream.make({ slice: { from: window.to, until: window.to, entries: 0 }, asked: lanesStatement(window.to) })
+    ),
     Stream.mapEffect(
-      (slice) =>
+      ({ asked, slice }) =>
         Effect.map(
-          run((tx) => tx.query(verifyStatement(slice.from, slice.until))),
+          run((tx) => tx.query(asked)),
           ({ rows }): Verified => ({ ...slice, findings: rows.map((row) => String(row.finding)) })
         ),
       { concurrency: connections }

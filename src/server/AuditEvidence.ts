@@ -4,7 +4,7 @@
  *
  * A proof is made from a few tiles: of a million entries it is 20 hashes from 3 of them.
  */
-import { Context, Effect, Layer, Stream } from "effect"
+import { Context, Effect, Layer, type Stream } from "effect"
 import { tilesForConsistency, tilesForInclusion } from "../domain/Tiles.ts"
 import { formatTlogProof } from "../domain/TlogProof.ts"
 import { consistencyProof, inclusionProof } from "../domain/TreeProof.ts"
@@ -12,6 +12,8 @@ import { AuditorTx } from "../postgres/AuditorTx.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { checkpointOfSize, type KeptCheckpoint, newestCheckpoint, tilesOf } from "../postgres/Evidence.ts"
 import { statement } from "../postgres/Statement.ts"
+import type { Tx } from "../postgres/Transaction.ts"
+import { type OutsideRoot, type VerifiedPart, verifiedTree } from "../postgres/TreeSlices.ts"
 import { entryJson } from "./AuditLog.ts"
 
 /** What was found of an entry's proof. */
@@ -22,14 +24,6 @@ export type EntryEvidence =
   /** The entry as JSON, and a C2SP tlog-proof. */
   | { readonly _tag: "Proved"; readonly entry: string; readonly proof: string }
 
-/** A checkpoint from outside, to compare with. */
-export interface OutsideRoot {
-  readonly origin: string
-  readonly size: number
-  /** Hexadecimal. */
-  readonly root: string
-}
-
 /** The checkpoint with the cosignatures that were collected: all signature lines of one note. */
 export const noteOf = ({ cosignatures, note }: KeptCheckpoint): string => `${note}${cosignatures}`
 
@@ -37,16 +31,24 @@ export const noteOf = ({ cosignatures, note }: KeptCheckpoint): string => `${not
 export const millisOf = (id: string): number | undefined =>
   id[14] === "7" ? Number.parseInt(`${id.slice(0, 8)}${id.slice(9, 13)}`, 16) : undefined
 
+/** The months that were kept and may have an entry of that time: two where it is the turn of a month. */
+const keptMonths = (millis: number): ReadonlyArray<string> => {
+  const months = [millis - 1, millis + 2].map((time) => /^([0-9]{4})-([0-9]{2})/u.exec(new Date(time).toISOString()))
+  return [...new Set(months.flatMap((month) => (month === null ? [] : [`audit_log_${month[1]}_${month[2]}`])))]
+}
+
 // found by the time in its id, through the index on occurred_at: a millisecond, and one at each side for rounding
-const entrySql = `select ${entryJson} as entry,
+const entrySql = (table: string) => `select ${entryJson} as entry,
   (select l.index + e.seq - l.seq from platform.audit_leaves l
    where l.chain = e.chain and l.lane = e.lane and l.seq <= e.seq and e.seq < l.seq + l.count order by l.seq desc limit 1)::text as leaf
-from platform.audit_log e
+from ${table} e
 where e.occurred_at >= to_timestamp(($2::float8 - 1) / 1000) and e.occurred_at < to_timestamp(($2::float8 + 2) / 1000) and e.id = $1::uuid`
 
-const treeSql = `select json_build_object('chain', v.chain, 'lane', v.lane, 'seq', v.seq::text, 'index', v.index::text,
-  'problem', v.problem, 'wanted', encode(v.wanted, 'hex'), 'found', encode(v.found, 'hex'), 'note', v.note)::text as finding, v.problem
-from platform.audit_verify_tree($1, $2::int8, decode($3, 'hex')) v`
+/** Connections that verify one tree. */
+const verifiers = 2
+
+const entryOf = (tx: Tx, table: string, id: string, millis: number) =>
+  Effect.map(tx.query(statement(entrySql(table), [id, millis])), ({ rows }) => rows[0])
 
 /** See the module. */
 export class AuditEvidence extends Context.Service<
@@ -60,10 +62,8 @@ export class AuditEvidence extends Context.Service<
       from: number,
       to: number
     ) => Effect.Effect<ReadonlyArray<Uint8Array> | undefined, DatabaseFailure>
-    /** What is wrong between log, tree and a checkpoint from outside, as JSON texts with their kind. */
-    readonly tree: (
-      outside: OutsideRoot | undefined
-    ) => Stream.Stream<{ readonly problem: string; readonly finding: string }, DatabaseFailure>
+    /** The log against its tree, from a leaf on that a slice begins with, and the tree against a checkpoint from outside. */
+    readonly tree: (outside: OutsideRoot | undefined, from: number) => Stream.Stream<VerifiedPart, DatabaseFailure>
   }
 >()("velocity/server/AuditEvidence") {
   static readonly layer = Layer.effect(
@@ -75,8 +75,14 @@ export class AuditEvidence extends Context.Service<
         if (millis === undefined) return { _tag: "Unknown" } as const
         return yield* auditor.run((tx) =>
           Effect.gen(function* () {
-            const { rows } = yield* tx.query(statement(entrySql, [id, millis]))
-            const [row] = rows
+            let row = yield* entryOf(tx, "platform.audit_log", id, millis)
+            for (const month of keptMonths(millis)) {
+              if (row !== undefined) break
+              const kept = yield* tx.query(
+                statement("select to_regclass($1) is not null as there", [`platform_archive.${month}`])
+              )
+              if (kept.rows[0]?.there === true) row = yield* entryOf(tx, `platform_archive.${month}`, id, millis)
+            }
             if (row === undefined) return { _tag: "Unknown" } as const
             const checkpoint = yield* newestCheckpoint(tx)
             const index = row.leaf === null ? Number.POSITIVE_INFINITY : Number(row.leaf)
@@ -102,17 +108,7 @@ export class AuditEvidence extends Context.Service<
           auditor.run((tx) => (size === undefined ? newestCheckpoint(tx) : checkpointOfSize(tx, size))),
         proof,
         consistency,
-        tree: (outside) =>
-          Stream.map(
-            auditor.stream(
-              statement(treeSql, [
-                outside?.origin ?? null,
-                outside === undefined ? null : String(outside.size),
-                outside?.root ?? null
-              ])
-            ),
-            (row) => ({ problem: String(row.problem), finding: String(row.finding) })
-          )
+        tree: (outside, from) => verifiedTree((f) => auditor.run(f), outside, from, verifiers)
       })
     })
   )

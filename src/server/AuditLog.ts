@@ -8,7 +8,7 @@ import { Context, Effect, Layer, type Stream } from "effect"
 import { AuditorTx } from "../postgres/AuditorTx.ts"
 import type { DatabaseFailure } from "../postgres/DatabaseFailure.ts"
 import { type Statement, statement } from "../postgres/Statement.ts"
-import { type Verified, verified, verifyStatement } from "../postgres/VerifySlices.ts"
+import { lanesStatement, type Verified, verified, verifyStatement } from "../postgres/VerifySlices.ts"
 
 /** What entries are asked for. Times are RFC 3339. */
 export interface AuditQuery {
@@ -141,10 +141,12 @@ export class AuditLog extends Context.Service<
         return yield* auditor.run(
           Effect.fnUntraced(function* (tx) {
             const found = yield* tx.query(verifyStatement(from, to, maxFindings + 1))
+            const lanes = yield* tx.query(lanesStatement(to))
             const counted = yield* tx.query(statement(countSql, [from, to]))
+            const findings = [...found.rows, ...lanes.rows].map((row) => String(row.finding))
             return {
-              findings: found.rows.slice(0, maxFindings).map((row) => String(row.finding)),
-              truncated: found.rows.length > maxFindings,
+              findings: findings.slice(0, maxFindings),
+              truncated: findings.length > maxFindings,
               entries: Number(counted.rows[0]?.entries ?? 0)
             }
           })

@@ -14,6 +14,7 @@ import { type Problem, problem } from "../domain/Problem.ts"
 import { isUuid } from "../domain/Uuid.ts"
 import { GatewayTx } from "../postgres/GatewayTx.ts"
 import { statement } from "../postgres/Statement.ts"
+import { sliceLeaves } from "../postgres/TreeSlices.ts"
 import { platformCaller } from "./Access.ts"
 import { AuditEvidence, noteOf } from "./AuditEvidence.ts"
 import { AuditLog, type AuditPlace, type AuditWindow } from "./AuditLog.ts"
@@ -265,16 +266,19 @@ export const platformHandlers = HttpApiBuilder.group(VelocityApi, "platform", (h
       })
     })
 
-    const tree = Effect.fnUntraced(function* (query: Partial<Record<"origin" | "size" | "root", string>>) {
+    const tree = Effect.fnUntraced(function* (query: Partial<Record<"origin" | "size" | "root" | "from", string>>) {
       yield* platformCaller(registry, readers)
       const exchange = yield* CurrentExchange
       const outside = yield* outsideOf(query)
+      const from = (yield* sizeOf("from", query.from)) ?? 0
+      if (from % sliceLeaves !== 0) return yield* malformed("from", "a leaf that a line `verified` said")
       withoutTimeout(exchange)
       let sound = true
-      const found = Stream.map(evidence.tree(outside), ({ finding, problem: kind }) => {
+      const found = Stream.flatMap(evidence.tree(outside, from), ({ findings, total, until }) => {
         // what a signed note accounts for is told, and is no fault
-        if (kind !== "restored") sound = false
-        return finding
+        if (findings.some(({ problem: kind }) => kind !== "restored")) sound = false
+        const texts = findings.map(({ finding }) => finding)
+        return Stream.fromIterable(until === total ? texts : [...texts, JSON.stringify({ verified: { until, total } })])
       })
       const last = Stream.suspend(() => Stream.make(JSON.stringify({ sound })))
       return HttpServerResponse.stream(

@@ -219,11 +219,22 @@ export const verify: Section = async ({ effort, say, world }) => {
     if (last.sound !== true || Number(last.entries) < entries)
       throw new Error(`it is not sound: ${JSON.stringify(last)}`)
   }
+  const tree = async (): Promise<number> => {
+    const [{ leaves } = {}] = await query(admin, "select platform.audit_tree_size()::int4 as leaves")
+    const began = performance.now()
+    const response = await fetch(`${world.ready.api}/api/platform/audit/tree`, {
+      headers: { authorization: `Bearer ${world.ready.token}`, accept: "application/x-ndjson" }
+    })
+    const last = JSON.parse((await response.text()).trim().split("\n").at(-1) ?? "{}") as Record<string, unknown>
+    if (last.sound !== true) throw new Error(`the tree is not sound: ${JSON.stringify(last)}`)
+    return (Number(leaves) * 1000) / (performance.now() - began)
+  }
   say(`verify: ${entries} entries`)
   const rates = await turnAbout(
     {
       one: timed(sound),
       two: timed(overHttp),
+      tree,
       plain: timed(() => query(admin, scriptOf("verify-plain.sql", {}).text))
     },
     effort,
@@ -232,7 +243,15 @@ export const verify: Section = async ({ effort, say, world }) => {
   const line = { unit: "entries/s", against: "each hashed once", theirs: rates.plain }
   return [
     { ...line, what: `verify ${entries} entries`, clients: 1, ours: rates.one, target: { least: 150_000 } },
-    { ...line, what: "verify them over HTTP", clients: 2, ours: rates.two, target: { least: 300_000 } }
+    { ...line, what: "verify them over HTTP", clients: 2, ours: rates.two, target: { least: 300_000 } },
+    {
+      what: "verify log and tree over HTTP",
+      clients: 2,
+      ours: rates.tree,
+      unit: "leaves/s",
+      against: "",
+      target: { least: 30_000 }
+    }
   ]
 }
 

@@ -102,7 +102,7 @@ describe("velocity audit", () => {
     expect(keyless).toMatchObject({ code: 2, out: "", err: expect.stringContaining("VELOCITY_AUDIT_KEY_FILE") })
   })
 
-  it("shows a tail that was cut off, which the chain alone does not", async () => {
+  it("shows a tail that was cut off, with a checkpoint and without one", async () => {
     await admin(
       `do $$ begin
          execute 'alter table platform.audit_log disable trigger all';
@@ -111,7 +111,10 @@ describe("velocity audit", () => {
          execute 'alter table platform.audit_log enable always trigger refuse_truncate';
        end $$`
     )
-    expect((await velocity("audit", "verify", "--all")).code).toBe(0)
+    for (const window of [["--all"], []]) {
+      const plain = await velocity("audit", "verify", ...window)
+      expect(plain).toMatchObject({ code: 1, out: expect.stringContaining("tail_missing") })
+    }
     const found = await velocity("audit", "verify", "--all", "--checkpoint", checkpoint(), "--key", verifierKey)
     expect(found).toMatchObject({ code: 1, err: expect.stringContaining("tampered") })
     expect(found.out).toContain("tail_missing")

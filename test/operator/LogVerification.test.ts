@@ -1,6 +1,6 @@
 /** The log's last day, verified in the background: the row, and what is told where it is bad; slices of any size agree. */
 import { layer, it as plain } from "@effect/vitest"
-import { Effect, Layer, Stream } from "effect"
+import { ConfigProvider, Effect, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { expect } from "vitest"
 import { builtinRules } from "../../src/domain/AnomalyRule.ts"
@@ -11,9 +11,9 @@ import { failure } from "../../src/postgres/DatabaseFailure.ts"
 import { OperatorSql } from "../../src/postgres/OperatorSql.ts"
 import { slices, verified } from "../../src/postgres/VerifySlices.ts"
 import { provisionAtlas } from "../support/Atlas.ts"
-import { connect, Database, query, withDatabase } from "../support/Database.ts"
+import { configOf, connect, Database, freshDatabase, query, withDatabase } from "../support/Database.ts"
 import { makeMonths, writePast } from "../support/Months.ts"
-import { writePlatform } from "../support/Sealing.ts"
+import { makeKeys, seal, writePlatform } from "../support/Sealing.ts"
 
 const services = Fence.layerOf({ holder: "test", source: "folder" }).pipe(Layer.provideMerge(OperatorSql.layer))
 
@@ -142,6 +142,41 @@ layer(withDatabase(services), { excludeTestServices: true })("the verification i
     })
   )
 })
+
+plain.live("misses what is gone from the end of a lane, however long ago that was written", () =>
+  Effect.gen(function* () {
+    const database = yield* freshDatabase
+    const chain = `${database.org}/geo/past`
+    yield* query(database.superuserUrl, "insert into platform.domains (chain, pg_schema) values ($1, 'past')", [chain])
+    yield* makeMonths(database, 2)
+    yield* writePast(database, chain, { ago: 2, until: 2, lanes: [4], each: 5 })
+    yield* writePlatform(database.operatorUrl, 5)
+    const keys = yield* makeKeys()
+    yield* Effect.promise(() => seal(database, keys))
+    const where = `chain = '${chain}' and seq > 3`
+    const lost = { chain, lane: 4, seq: "5", problem: "tail_missing" }
+    yield* Effect.gen(function* () {
+      const fence = yield* Fence
+      const found = (to: string) =>
+        Effect.map(
+          Stream.runCollect(verified((f) => fence.read(f), { from: "0001-01-01T00:00:00Z", to }, 2)),
+          (parts) => parts.flatMap((part) => part.findings).map((text) => JSON.parse(text) as LogVerification.Finding)
+        )
+      expect(yield* LogVerification.verifyDay(10)).toMatchObject({ problems: 0 })
+      yield* query(
+        database.superuserUrl,
+        `create table public.aside as select * from platform.audit_log where ${where}`
+      )
+      yield* alter(database.superuserUrl, `delete from platform.audit_log where ${where}`)
+      expect(yield* LogVerification.verifyDay(10)).toMatchObject({ problems: 1, findings: [lost] })
+      // nothing is said of a window that ends before the lane breaks off
+      expect(yield* found("2100-01-01T00:00:00Z")).toMatchObject([lost])
+      expect(yield* found("2020-01-01T00:00:00Z")).toEqual([])
+      yield* query(database.superuserUrl, "insert into platform.audit_log select * from public.aside")
+      expect(yield* LogVerification.verifyDay(10)).toMatchObject({ problems: 0 })
+    }).pipe(Effect.provide(services.pipe(Layer.provide(ConfigProvider.layer(configOf(database))))), Effect.scoped)
+  })
+)
 
 plain.effect("begins soon and comes every hour, whatever happened to the round before", () =>
   Effect.gen(function* () {

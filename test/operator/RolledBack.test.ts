@@ -12,7 +12,8 @@ import { noteRestore } from "../../src/operator/evidence/RestoreNote.ts"
 import * as Sealer from "../../src/operator/evidence/Sealer.ts"
 import { Fence } from "../../src/operator/state/Fence.ts"
 import type { KeptCheckpoint } from "../../src/postgres/Evidence.ts"
-import { copyOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+import { connect, copyOf, freshDatabase, query, type TestDatabase } from "../support/Database.ts"
+import { regrow, relink, unguarded } from "../support/Rewriter.ts"
 import { logName, makeKeys, writePlatform } from "../support/Sealing.ts"
 import { startWitness } from "../support/Witness.ts"
 import { eventually, kept, on, published, sealed, servicesOf, temporary } from "./PublishedWorld.ts"
@@ -25,6 +26,33 @@ const treeOf = (database: TestDatabase, { origin, root, size }: Pick<KeptCheckpo
       [origin, String(size), hex(root)]
     ),
     (rows) => rows.map((row) => row.problem)
+  )
+
+const asSuperuser = Effect.fnUntraced(function* (database: TestDatabase, sql: ReadonlyArray<string>) {
+  const connection = yield* connect(database.superuserUrl)
+  yield* connection.query("begin")
+  for (const one of [...unguarded, ...sql]) yield* connection.query(one)
+  return connection
+})
+
+const tamper = (database: TestDatabase, sql: ReadonlyArray<string>) =>
+  Effect.scoped(Effect.flatMap(asSuperuser(database, sql), (connection) => connection.query("commit")))
+
+/** What the tree's verification against a checkpoint says after a change, which is undone. */
+const rewritten = (
+  database: TestDatabase,
+  sql: ReadonlyArray<string>,
+  { origin, root, size }: Pick<KeptCheckpoint, "origin" | "root" | "size">
+) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const connection = yield* asSuperuser(database, sql)
+      const { rows } = yield* connection.query(
+        "select problem from platform.audit_verify_tree($1, $2::int8, decode($3, 'hex'))",
+        [origin, String(size), hex(root)]
+      )
+      return rows.map((row) => row.problem)
+    })
   )
 
 /** A log that was sealed and published, backed up, and went on: what is outside is past the backup. */
@@ -97,6 +125,24 @@ describe("a database restored from an older copy", () => {
       expect(yield* treeOf(backup, { ...lost, size: lost.size + 1 })).toEqual(["rewritten"])
       expect(yield* treeOf(backup, { ...before, root: lost.root })).toEqual(["rewritten"])
       expect(yield* treeOf(backup, { ...next, root: lost.root })).toEqual(["rewritten"])
+      // the note was signed with the head that was restored: what is below the gap it does not account for
+      const below = [
+        "update platform.audit_log a set actor = 'operator/mallory' where a.chain = 'platform' and a.seq = 10",
+        relink("a.chain = 'platform'", 10),
+        ...regrow
+      ]
+      expect(yield* rewritten(backup, below, lost)).toEqual(["rewritten"])
+      expect(yield* rewritten(backup, below, before)).toEqual(["rewritten"])
+      // nor by a column, which nobody signed
+      const widened =
+        "update platform.audit_checkpoints set size = 0 where epoch = 2 and size = (select min(size) from platform.audit_checkpoints where epoch = 2)"
+      expect(yield* rewritten(backup, [...below, widened], before)).toEqual(["rewritten"])
+      expect(yield* rewritten(backup, [widened], { ...before, root: lost.root })).toEqual(["rewritten"])
+      expect(yield* rewritten(backup, [widened], lost)).toEqual(["restored"])
+      // the sealer is as strict
+      const rewriting = yield* copyOf(backup)
+      yield* tamper(rewriting, below)
+      expect(yield* rolledBack(rewriting, keys, { outside })).toMatchObject({ _tag: "RolledBack" })
     })
   )
 

@@ -6,6 +6,7 @@ import { type Checkpoint, verifyCheckpoint } from "../../src/domain/Checkpoint.t
 import { parseEntryProof, verifyEntryProof } from "../../src/domain/EntryProof.ts"
 import { hex } from "../../src/domain/Sha256.ts"
 import { verifyConsistency } from "../../src/domain/TreeProof.ts"
+import { monthOf, retireMonths } from "../support/Months.ts"
 import { logName, makeKeys, seal, writePlatform } from "../support/Sealing.ts"
 import { send } from "./Requests.ts"
 import { makeWorld, type World } from "./World.ts"
@@ -105,6 +106,32 @@ describe("a sealed log", () => {
       expect([reply.status, reply.json.code]).toEqual([404, "not_found"])
     }
     expect((await get("1/proof")).json.code).toBe("malformed_id")
+  })
+
+  it("proves an entry of a month that was kept, which the log itself no longer has", async () => {
+    const chain = "kept/of/old"
+    await Effect.runPromise(retireMonths(world.database, chain, keys, ["keep"]))
+    await write(5)
+    await seal(world.database, keys)
+    const month = await Effect.runPromise(monthOf(world.database, "audit_log", 2))
+    const [kept] = await world.look(
+      `select id::text as id, seq::text as seq from platform_archive.${month} where chain = '${chain}' and lane = 7 order by seq limit 1`
+    )
+    const reply = await get(`${kept?.id}/proof`)
+    expect(reply.status).toBe(200)
+    const document = Result.getOrThrow(parseEntryProof(reply.text))
+    const proved = Result.getOrThrow(await verifyEntryProof(document, [keys.signers[0].verifier]))
+    expect(proved.entry).toMatchObject({ id: kept?.id, chain, lane: 7, seq: kept?.seq })
+    expect(lines((await get("tree")).text)).toEqual([{ sound: true }])
+  })
+
+  it("is verified from a slice's beginning on, and from nowhere else", async () => {
+    expect(lines((await get("tree?from=0")).text)).toEqual([{ sound: true }])
+    // past all leaves, what is no slice's is verified still
+    expect(lines((await get("tree?from=65536")).text)).toEqual([{ sound: true }])
+    for (const from of ["1", "-1", "256", "x"]) {
+      expect((await get(`tree?from=${from}`)).json.code).toBe("malformed_query")
+    }
   })
 
   it("proves that it only grew", async () => {

@@ -1,6 +1,9 @@
 /** `/api/platform/*`, `/api/me` without a domain, and health, over HTTP with real tokens. */
+import { Effect } from "effect"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type AuditEntry, entryHash } from "../../src/domain/AuditEntry.ts"
+import { monthOf, retireMonths } from "../support/Months.ts"
+import { makeKeys } from "../support/Sealing.ts"
 import { send } from "./Requests.ts"
 import { makeWorld, type Strategy, type World } from "./World.ts"
 
@@ -201,11 +204,12 @@ describe("verification", () => {
          select seq + 1, at + interval '1 microsecond', hash, ${hash("seq + 1", "at + interval '1 microsecond'", "hash")} from e where seq < 50001)
        insert into platform.audit_log select ${row("seq", "at", "prev")}, hash from e`
     )
-    await world.look(
-      `insert into platform.retirements (name, parent, "from", "to", entries, disposition, retired_at)
-       values ('audit_log_2020_01', 'audit_log', '2020-01-01Z', '2020-02-01Z', 7, 'drop', now())`
-    )
-    const window = "/api/platform/audit/verify?from=2020-01-15T00:00:00Z"
+    const keys = await Effect.runPromise(makeKeys())
+    await Effect.runPromise(retireMonths(world.database, "old/of/months", keys, ["drop"]))
+    const partition = await Effect.runPromise(monthOf(world.database, "audit_log", 2))
+    const [year, month] = partition.split("_").slice(2).map(Number) as [number, number]
+    const instant = (text: string) => text.replace("Z", "000Z")
+    const window = `/api/platform/audit/verify?from=${new Date(Date.UTC(year, month - 1, 15)).toISOString()}`
     const stream = await get(window, auditor, { accept: "application/x-ndjson" })
     const [far, verdict, ...more] = stream.text
       .trim()
@@ -214,19 +218,18 @@ describe("verification", () => {
     expect(more).toEqual([])
     expect(far.verified).toMatchObject({ entries: 50_000, total: verdict.entries })
     expect(far.verified.until).toMatch(/^2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/u)
-    const month = {
-      partition: "audit_log_2020_01",
-      from: "2020-01-01T00:00:00.000000Z",
-      to: "2020-02-01T00:00:00.000000Z",
-      entries: "7",
+    const sealed = {
+      partition,
+      from: instant(new Date(Date.UTC(year, month - 1)).toISOString()),
+      to: instant(new Date(Date.UTC(year, month)).toISOString()),
+      entries: "64",
       disposition: "drop"
     }
-    expect(verdict).toMatchObject({ sound: true, sealed: [month] })
+    expect(verdict).toMatchObject({ sound: true, sealed: [sealed] })
     expect(verdict.entries).toBeGreaterThan(50_001)
     // from there on it is the rest
     const rest = await get(`${window.split("?")[0]}?from=${far.verified.until}`, auditor)
     expect(rest.json).toMatchObject({ sound: true, sealed: [], entries: verdict.entries - 50_000 })
-    await world.look("delete from platform.retirements")
   }, 60_000)
 
   it("names what was altered", async () => {

@@ -1,5 +1,6 @@
 /**
- * Verifies the log's last day, every hour, in the background: what came in is as it was written, or somebody is told.
+ * Verifies the log's last day, every hour, in the background: what came in is as it was written and every lane ends where
+ * the tree says, or somebody is told.
  *
  * Slice by slice in short transactions, on one connection, so that neither the term nor a snapshot is held for long. The
  * result is a row of `platform.audit_verification`, metrics, a condition of the installation, and where it is bad an error in the log, and the anomaly
@@ -20,7 +21,7 @@ const entriesGauge = Metric.gauge("velocity_audit_verified_entries", {
   description: "Entries of the last day, as the last verification in the background counted them"
 })
 const problemsGauge = Metric.gauge("velocity_audit_verified_problems", {
-  description: "Entries of the last day that are not as they were written"
+  description: "Entries of the last day, and ends of lanes, that are not as they were written"
 })
 const timeGauge = Metric.gauge("velocity_audit_verified_timestamp_seconds", {
   description: "When the last verification in the background ended, in seconds since 1970"
@@ -36,14 +37,18 @@ export interface LogVerified {
   readonly findings: ReadonlyArray<Finding>
 }
 
-/** A finding, as `audit_verify_window` tells it. */
+/** A finding, as `audit_verify_window` and `audit_verify_lanes` tell it. */
 export interface Finding {
   readonly chain: string
   readonly lane: number
   readonly seq: string
-  readonly occurred_at: string
+  /** Null where seals are meant that no month has. */
+  readonly occurred_at: string | null
   readonly problem: string
 }
+
+/** What is wrong of a lane or a month as a whole. */
+const ofLanes = new Set(["tail_missing", "seal_mismatch"])
 
 const keepSql = `insert into platform.audit_verification ("from", "to", started_at, finished_at, entries, problems, findings)
   values ($1::timestamptz, $2::timestamptz, $2::timestamptz, clock_timestamp(), $3::int8, $4::int8, $5::jsonb)
@@ -79,7 +84,10 @@ export const verifyDay = (size = sliceEntries) =>
     yield* fence.transaction((tx) =>
       Effect.gen(function* () {
         yield* tx.query(statement(keepSql, [window.from, window.to, entries, problems, JSON.stringify(findings)]))
-        const times = findings.map(({ occurred_at }) => occurred_at).sort()
+        // an end that is gone is no time to verify again, and may be years old
+        const times = findings
+          .flatMap(({ occurred_at, problem }) => (occurred_at === null || ofLanes.has(problem) ? [] : [occurred_at]))
+          .sort()
         if (times.length === 0) return
         yield* tx.query(statement(tellSql, [times[0], times.at(-1)]))
       })
@@ -94,13 +102,13 @@ export const verifyDay = (size = sliceEntries) =>
             type: "AuditVerified",
             status: "False",
             reason: "Tampered",
-            message: `${problems} entries of the last day are not as they were written: velocity audit verify names them`
+            message: `${problems} entries of the last day, or ends of lanes, are not as they were written: velocity audit verify names them`
           }
     )
     for (const { chain, lane, problem, seq } of findings) {
       yield* Effect.logError(`the audit log is not as it was written: ${problem} at ${chain}, lane ${lane}, seq ${seq}`)
     }
-    if (problems > findings.length) yield* Effect.logError(`and at ${problems - findings.length} entries more`)
+    if (problems > findings.length) yield* Effect.logError(`and at ${problems - findings.length} places more`)
     return found
   })
 

@@ -8,7 +8,7 @@ import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { Data, Effect, Result } from "effect"
 import { type Checkpoint, verifyCheckpoint } from "../../domain/Checkpoint.ts"
-import { epochOf, restoredOf } from "../../domain/Restored.ts"
+import { accountsFor, epochOf } from "../../domain/Restored.ts"
 import { rootFromTiles, tilesForRoot } from "../../domain/Tiles.ts"
 import { sameHash } from "../../domain/TreeProof.ts"
 import type { DatabaseFailure } from "../../postgres/DatabaseFailure.ts"
@@ -90,9 +90,11 @@ export const rootAt = Effect.fnUntraced(function* (tx: Tx, size: number) {
 
 /**
  * Whether restore notes account for a checkpoint that the tree does not extend: it lies in what one says was lost. A note
- * counts that our key signed; whoever owns the database could put another one there.
+ * counts that our key signed; whoever owns the database could put another one there. And the tree must have what was
+ * restored: what is below the gap is accounted for by no note.
  */
 const isAccountedFor = Effect.fnUntraced(function* (
+  tx: Tx,
   keys: AuditKeys,
   checkpoint: Checkpoint,
   firsts: ReadonlyArray<KeptCheckpoint>
@@ -101,9 +103,9 @@ const isAccountedFor = Effect.fnUntraced(function* (
     const verified = yield* Effect.promise(() => verifyCheckpoint(note, verifiersOf(keys)))
     if (Result.isFailure(verified)) continue
     const restored = verified.success.checkpoint
-    const lost = restoredOf(restored.extensions)
-    if (lost?.origin === checkpoint.origin && checkpoint.size > restored.size && checkpoint.size <= lost.size)
-      return true
+    if (!accountsFor(restored, checkpoint)) continue
+    const root = yield* rootAt(tx, restored.size)
+    if (root !== undefined && sameHash(root, restored.root)) return true
   }
   return false
 })
@@ -136,7 +138,7 @@ export const extendsOutside = Effect.fnUntraced(function* (
     firsts.length === 0 ? checkpoint.origin === keys.name : firsts.some((one) => one.origin === checkpoint.origin)
   const root = yield* rootAt(tx, checkpoint.size)
   if (known && root !== undefined && sameHash(root, checkpoint.root)) return
-  if (yield* isAccountedFor(keys, checkpoint, firsts)) return
+  if (yield* isAccountedFor(tx, keys, checkpoint, firsts)) return
   const size = yield* treeSize(tx)
   const what =
     size < checkpoint.size
