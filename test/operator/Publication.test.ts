@@ -5,7 +5,8 @@
 import { readdir, readFile, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { it } from "@effect/vitest"
-import { ConfigProvider, Context, Effect, Layer, Result } from "effect"
+import { ConfigProvider, Context, Effect, Layer, Logger, Result } from "effect"
+import { TestClock } from "effect/testing"
 import { describe, expect } from "vitest"
 import { formatCheckpoint, verifyCheckpoint } from "../../src/domain/Checkpoint.ts"
 import { cosign, verifyCosignatures } from "../../src/domain/Cosignature.ts"
@@ -20,12 +21,13 @@ import {
 } from "../../src/domain/SignedNote.ts"
 import type { AuditKeys } from "../../src/operator/evidence/AuditKeys.ts"
 import { publishToFolder } from "../../src/operator/evidence/PublicationFolder.ts"
-import { publishToWitness } from "../../src/operator/evidence/Publisher.ts"
+import * as Publisher from "../../src/operator/evidence/Publisher.ts"
 import * as Sealer from "../../src/operator/evidence/Sealer.ts"
 import { witnessSettings } from "../../src/operator/evidence/Witness.ts"
-import { Fence } from "../../src/operator/state/Fence.ts"
+import { Fence, Superseded } from "../../src/operator/state/Fence.ts"
 import { sqlStateOf } from "../../src/postgres/DatabaseFailure.ts"
 import type { KeptCheckpoint } from "../../src/postgres/Evidence.ts"
+import type { Tx } from "../../src/postgres/OperatorSql.ts"
 import { freshDatabase, query, type TestDatabase } from "../support/Database.ts"
 import { logName, makeKeys, writePlatform } from "../support/Sealing.ts"
 import { startWitness, witnessEpoch } from "../support/Witness.ts"
@@ -141,6 +143,47 @@ describe("the folder", () => {
       // the same again is no step back: a witness has cosigned it, or another key signed it
       yield* on(database, publishToFolder(folder, { ...newer, cosignatures: "\u2014 w.example AAAAAAAA\n" }))
       expect((yield* files).checkpoint).toBe(`${newer.note}\u2014 w.example AAAAAAAA\n`)
+    })
+  )
+
+  it.effect("is not tried again by whoever was superseded", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporary
+      const superseded = new Superseded({ message: "another holds the term" })
+      const fence = Fence.of({
+        epoch: "1",
+        source: "folder",
+        transaction: () => Effect.fail(superseded),
+        long: () => Effect.fail(superseded),
+        alone: () => Effect.die("nothing is asked alone"),
+        read: (f) => f({ query: () => Effect.succeed({ rows: [], command: "", rowCount: 0 }) } as unknown as Tx)
+      })
+      const logs: Array<string> = []
+      const logger = Logger.make(({ message }) => logs.push(String(message)))
+      const checkpoint = (size: number): KeptCheckpoint => ({
+        epoch: 1,
+        size,
+        origin: logName,
+        root: new Uint8Array(32),
+        note: `of ${size}`,
+        cosignatures: ""
+      })
+      yield* Effect.gen(function* () {
+        const publisher = yield* Publisher.make({ publishDir: folder, witnesses: [] }, () => Effect.void)
+        for (const size of [5, 6]) {
+          yield* publisher.offer(checkpoint(size))
+          yield* eventually(async () => logs.some((line) => line.includes(`of ${size} leaves`)))
+          // far beyond any pause between attempts
+          yield* TestClock.adjust("1 hour")
+        }
+      }).pipe(Effect.provideService(Fence, fence), Effect.provide(Logger.layer([logger])), Effect.scoped)
+      expect(logs).toEqual(
+        [5, 6].map((size) => `the checkpoint of ${size} leaves is not published: ${superseded.message}`)
+      )
+      expect((yield* Effect.promise(() => readdir(folder, { recursive: true }))).sort()).toEqual([
+        "history",
+        "history/1"
+      ])
     })
   )
 
@@ -270,7 +313,7 @@ describe("what a witness answers", () => {
         liar.misbehave((response) => response.writeHead(200).end(answer))
         const witness = { url: liar.url, keys: given }
         const all = [witness, { url: honest.url, keys: [honest.verifier] }]
-        return on(database, Effect.result(publishToWitness(witness, all, made, 0)))
+        return on(database, Effect.result(Publisher.publishToWitness(witness, all, made, 0)))
       }
       // whose key is not given may say what it likes, but not with a key that is known
       yield* ask(`${forged(honest.verifier)}\n${formatSignatureLine(strangers)}\n`, [])
@@ -311,11 +354,11 @@ describe("what a witness answers", () => {
         response.writeHead(200)
         more()
       })
-      expect(yield* on(database, Effect.flip(publishToWitness(asked, [asked], made, 0)))).toMatchObject({
+      expect(yield* on(database, Effect.flip(Publisher.publishToWitness(asked, [asked], made, 0)))).toMatchObject({
         _tag: "PublicationFailed",
         message: expect.stringContaining("longer than")
       })
-      yield* on(database, publishToWitness(asked, [asked], made, 0))
+      yield* on(database, Publisher.publishToWitness(asked, [asked], made, 0))
       expect((yield* whole(database)).cosignatures).toHaveLength(1)
     })
   )
