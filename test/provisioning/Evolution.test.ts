@@ -425,7 +425,7 @@ layer(withDatabase(Layer.mergeAll(OperatorSql.layer, ApiSql.layer)), { excludeTe
                 query: (asked) =>
                   Effect.gen(function* () {
                     const done = yield* tx.query(asked)
-                    if (!asked.sql.includes("as filled")) return done
+                    if (!asked.sql.includes("as counted")) return done
                     looks += 1
                     if (looks === 1) yield* Effect.orDie(look(insertSql(`${schema}.at_once_v1`, "n", "4711", 1)))
                     return done
