@@ -18,7 +18,9 @@ const PlanStepBody = Schema.Struct({
   batched: Schema.Boolean,
   computes: Schema.optionalKey(Schema.String).annotate({ description: "The field whose values Velocity computes" }),
   repairs: Schema.Boolean.annotate({ description: "It puts right what somebody did by hand" }),
-  object: Schema.optionalKey(Schema.String).annotate({ description: "The index that it builds" }),
+  object: Schema.optionalKey(Schema.String).annotate({
+    description: "The index that it builds, or the constraint that it proves"
+  }),
   estimate: Schema.optionalKey(Schema.Number).annotate({ description: "Rows that it reads or writes, about" }),
   why: Schema.optionalKey(Schema.String).annotate({ description: "What whoever approves should know" })
 }).annotate({ identifier: "PlanStep" })

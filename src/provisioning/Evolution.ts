@@ -24,7 +24,7 @@ import * as PlanStore from "./plan/PlanStore.ts"
 import * as Premise from "./plan/Premise.ts"
 import * as Catalogue from "./table/Catalogue.ts"
 import { refuseHeld } from "./table/LegalHold.ts"
-import { lockDomain, setLockTimeout } from "./table/Names.ts"
+import { ddlLockTimeout, lockDomain, setLockTimeout } from "./table/Names.ts"
 import { actorOf } from "./table/Origin.ts"
 import type { ProvisionRefused } from "./table/ProvisionRefused.ts"
 import { inOneBlock, qualified, quoteName } from "./table/SqlText.ts"
@@ -78,7 +78,7 @@ export type Result = Provision.Outcome | Provision.Planned | Evolving | Conflict
 
 /** Rows of one batch of a backfill. */
 export const batchRows = 1_000
-/** How long building one index may take, in milliseconds. */
+/** How long building one index, or proving one constraint, may take, in milliseconds. */
 const longestBuild = 6 * 60 * 60_000
 
 interface Work {
@@ -116,7 +116,11 @@ const entry = (tx: Tx, { wanted }: Work, action: string, payload: object, outcom
   })
 }
 
-/** The next step, if it is one for a transaction; an index is only marked as begun. */
+/** Whether what a step makes outside transactions is there: its index, or that its constraint is proved. */
+const isMade = ({ constraints, indexes }: Catalogue.Catalogue, { object = "" }: StoredStep): boolean =>
+  indexes[object]?.valid === true || constraints[object]?.validated === true
+
+/** The next step, if it is one for a transaction; one outside is only marked as begun. */
 const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep | undefined) {
   const { planned, wanted } = work
   const { id, path, pgSchema, pgTable } = planned
@@ -133,7 +137,7 @@ const turn = Effect.fnUntraced(function* (tx: Tx, work: Work, built: StoredStep 
   }
   if (built !== undefined) {
     // whoever took it away meanwhile has overtaken the plan
-    if (actual.indexes[built.object ?? ""]?.valid !== true) return yield* overtake(`the index ${built.object} is gone`)
+    if (!isMade(actual, built)) return yield* overtake(`${built.object} is gone`)
     yield* PlanStore.mark(tx, id, [built.position], "Done")
     yield* entry(tx, work, "operator.plan.step", { plan: planned.hash, step: built.position, does: built.does })
     return { _tag: "Went", step: built } satisfies Turn
@@ -238,20 +242,25 @@ const foreignKeysOf = Effect.fnUntraced(function* (tx: Tx, { planned, wanted }: 
   return actual === undefined ? [] : yield* WantedSteps.keysInForce(tx, wanted.spec, planned.pgSchema, actual, ids)
 })
 
-/** Builds an index on a session of its own, under a lock of that session. Answers whether it is there. */
+/**
+ * Builds an index, or proves a constraint, on a session of its own, under a lock of that session. Answers whether that is
+ * done.
+ */
 const build = <X>(runner: Runner<X>, { planned }: Work, next: StoredStep) =>
   runner.alone(
     Effect.fnUntraced(function* (query) {
       const index = qualified(planned.pgSchema, next.object ?? "")
       yield* query(statement(`set role ${quoteName(rolesOf(planned.pgSchema).owner)}`))
-      // it waits for transactions that are older, and blocks nobody meanwhile
-      yield* query(statement("set lock_timeout = 0"))
+      // an index waits for transactions that are older, and blocks nobody meanwhile
+      yield* query(statement(`set lock_timeout = ${next.phase === "validate" ? `'${ddlLockTimeout}'` : "0"}`))
       yield* query(statement(`set statement_timeout = ${longestBuild}`))
       // a session that was left behind may still be at it: waiting here would hold a snapshot for which it waits
       const { rows: held } = yield* query(
         statement("select pg_try_advisory_lock(hashtextextended($1, 0)) as held", [`velocity/build/${planned.path}`])
       )
       if (held[0]?.held !== true) return false
+      // once proved it costs nothing again
+      if (next.phase === "validate") return yield* Effect.as(query(statement(next.sql)), true)
       const { rows } = yield* query(
         statement(
           "select i.indisvalid as valid from pg_index i where i.indexrelid = to_regclass($1) and i.indrelid = to_regclass($2)",

@@ -256,7 +256,7 @@ export const columnSteps = (draft: Draft): void => {
         `prove that ${now} has a value`,
         [alter(`validate constraint ${check}`, named)],
         "SHARE UPDATE EXCLUSIVE",
-        estimate
+        { ...estimate, concurrently: true, object: notNullCheck(wanted.name, now) }
       ),
       step(
         "validate",

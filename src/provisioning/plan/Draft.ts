@@ -77,7 +77,7 @@ export const draftOf = (comparison: Comparison, facts: Facts): Draft => {
     validate: (does, name, repairs = false) => {
       const sql = alter(`validate constraint ${quoteName(name)}`, named)
       const why = "of the rows that are there"
-      const more = { ...estimate, why, repairs }
+      const more = { ...estimate, why, repairs, concurrently: true, object: name }
       steps.validate.push(step("validate", `prove ${does}`, [sql], "SHARE UPDATE EXCLUSIVE", more))
     }
   }

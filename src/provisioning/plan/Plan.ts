@@ -5,7 +5,8 @@
  * - `backfill`: rows, in batches, each a transaction of its own
  * - `build`: indexes, outside transactions
  * - `switch`: everything that what is served would notice, in the one transaction in which the new definition is served
- * - `validate`: what new writes obey since the switch is proved of the rows that were there; nothing waits for it
+ * - `validate`: what new writes obey since the switch is proved of the rows that were there, outside transactions as an index
+ *   is built, because all rows are read for it: nothing waits for it, neither requests nor an operator's successor
  *
  * Constraints are added at the switch and not before it: a constraint that is NOT VALID refuses new writes all the same,
  * and the definition that is served until then allows them.
@@ -39,7 +40,7 @@ export interface Step {
   readonly computes?: string | undefined
   /** It puts right what somebody did by hand, and touches no record and no promise of the definition. */
   readonly repairs: boolean
-  /** The index that it builds, makes room for or comments on. */
+  /** The index that it builds, makes room for or comments on, or the constraint that it proves. */
   readonly object?: string | undefined
   /** Rows that it reads or writes, about; undefined where it looks at none. */
   readonly estimate?: number | undefined

@@ -149,8 +149,8 @@ const ofText = (json: string): Catalogue => {
 }
 
 /**
- * A digest of a catalogue. `building` are indexes that a plan builds outside transactions: whether they are there says
- * nothing of whether somebody else was at the table.
+ * A digest of a catalogue. `building` are what a plan makes outside transactions: whether its indexes are there, and whether
+ * its constraints are proved, says nothing of whether somebody else was at the table.
  */
 export const fingerprint = (catalogue: Catalogue, building: ReadonlySet<string> = new Set()): string =>
   sha256Hex(
@@ -158,6 +158,12 @@ export const fingerprint = (catalogue: Catalogue, building: ReadonlySet<string> 
       ...catalogue,
       // one without views of other versions is as it was before there were any
       faces: catalogue.faces ?? undefined,
+      constraints: Object.fromEntries(
+        Object.entries(catalogue.constraints).map(([name, one]) => [
+          name,
+          building.has(name) ? { ...one, validated: undefined } : one
+        ])
+      ),
       indexes: Object.fromEntries(
         Object.entries(catalogue.indexes).filter(([name, { valid }]) => valid && !building.has(name))
       )
