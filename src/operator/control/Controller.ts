@@ -7,7 +7,7 @@
  */
 import { Cause, Clock, Deferred, Duration, Effect, PubSub, Schedule, type Scope, Semaphore, Stream } from "effect"
 import { formatPath } from "../../domain/Names.ts"
-import { identityOf, type Kind, kinds, type Resource, type ResourceOf } from "../../domain/Resource.ts"
+import { identityOf, type Kind, kinds, type ResourceOf } from "../../domain/Resource.ts"
 import { pathOfDefinition } from "../../domain/SchemaDefinition.ts"
 import { OperatorSql } from "../../postgres/OperatorSql.ts"
 import * as Builds from "../../provisioning/Builds.ts"
@@ -21,7 +21,6 @@ import { roleBindingReconciler } from "../reconcile/RoleBindingReconciler.ts"
 import { schemaDefinitionReconciler } from "../reconcile/SchemaDefinitionReconciler.ts"
 import { holds, stalled, waiting } from "../state/Conditions.ts"
 import { Fence, Superseded } from "../state/Fence.ts"
-import type { ManifestProblem } from "../state/Manifests.ts"
 import { namespaceMismatch } from "../state/NamespacePath.ts"
 import { OperatorStatus, type StatusChange } from "../state/OperatorStatus.ts"
 import { isReady } from "../state/Parents.ts"
@@ -37,6 +36,7 @@ import {
 import { type Generations, ResourceStatuses } from "../state/ResourceStatus.ts"
 import { type KeyDelivery, type Reading, type Source, SourceFailure } from "../state/Source.ts"
 import * as ControllerMetrics from "./ControllerMetrics.ts"
+import * as Inventory from "./Inventory.ts"
 import * as ServingWatch from "./ServingWatch.ts"
 import * as WorkQueue from "./WorkQueue.ts"
 
@@ -127,28 +127,22 @@ const forsaken =
 /** Runs a controller until the scope closes, and answers what it tells. Fails only where it cannot begin. */
 export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
   const fence = yield* Fence
-  const departed = new Set<string>()
+  const statuses = yield* ResourceStatuses.load(fence, options.generations)
+  const inventory = Inventory.make((identity) => reconcilers[kindOf(identity)] !== undefined, statuses.remembered)
+  const { absent, departed, orphans, remembered, spoiled, store } = inventory
   const laneOf = (identity: string): string | undefined => {
     const kind = kindOf(identity)
     return kind === "RoleBinding" || (kind === "ApiKey" && departed.has(identity)) ? revocations : undefined
   }
   const queue = yield* WorkQueue.make({ groupOf, first: parents, laneOf })
-  const statuses = yield* ResourceStatuses.load(fence, options.generations)
   const changes = yield* PubSub.sliding<StatusChange>({ capacity: 1_000, replay: 1_000 })
   const settled = yield* Deferred.make<void>()
   const superseded = yield* Deferred.make<never, Superseded>()
   /** When each key that is at work was taken up. */
   const atWork = new Map<string, number>()
-  const store = new Map<string, Resource>()
-  /** What is not in the store and has not ended, as it was last; of what was there before this operator, only parents. */
-  const remembered = new Map<string, Resource>(statuses.remembered)
-  const spoiled = new Map<string, string>()
-  const absent = new Set<string>()
   let delivery: KeyDelivery | undefined
-  const orphans = new Set<string>()
   /** Provisioned, and not told before a replica has spoken or its time is up. */
   const unspoken = new Set<string>()
-  let problems: ReadonlyArray<ManifestProblem> = []
   let isLoaded = false
   let quiet: Array<Deferred.Deferred<void>> = []
 
@@ -201,50 +195,10 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     return Effect.forEach([settled, ...waiting], (one) => Deferred.succeed(one, undefined), { discard: true })
   })
 
-  /** It is not there any more; what stands on it is not to notice before it has ended. */
-  const leave = (identity: string, said?: Resource) => {
-    const last = said ?? store.get(identity)
-    store.delete(identity)
-    if (last !== undefined) remembered.set(identity, last)
-  }
-
   const take = Effect.fnUntraced(function* (reading: Reading) {
-    const touched = new Set<string>()
-    for (const [identity, { resource }] of reading.resources) {
-      const before = store.get(identity)
-      if (before !== undefined && JSON.stringify(before) === JSON.stringify(resource)) continue
-      store.set(identity, resource)
-      remembered.delete(identity)
-      departed.delete(identity)
-      absent.delete(identity)
-      orphans.delete(identity)
-      touched.add(identity)
-    }
-    for (const identity of reading.again ?? []) if (store.has(identity)) touched.add(identity)
-    for (const identity of reading.deleted) {
-      if (reconcilers[kindOf(identity)] === undefined) continue
-      leave(identity, reading.last?.get(identity))
-      departed.add(identity)
-      touched.add(identity)
-    }
-    for (const identity of reading.vanished ?? []) {
-      leave(identity)
-      absent.add(identity)
-      touched.add(identity)
-    }
-    const known = new Set(problems.map((one) => JSON.stringify(one)))
-    const fresh = reading.problems.filter((one) => !known.has(JSON.stringify(one)))
-    problems = reading.problems
-    yield* ControllerMetrics.problems(problems.length)
-    const before = new Set(spoiled.keys())
-    spoiled.clear()
-    for (const [identity, message] of reading.spoiled) {
-      if (reconcilers[kindOf(identity)] !== undefined) spoiled.set(identity, message)
-    }
-    for (const identity of new Set([...before, ...spoiled.keys()])) touched.add(identity)
-    for (const problem of fresh) {
-      yield* tell({ _tag: "Problem", problem })
-    }
+    const { problems, touched } = inventory.take(reading)
+    yield* ControllerMetrics.problems(reading.problems.length)
+    for (const problem of problems) yield* tell({ _tag: "Problem", problem })
     yield* ControllerMetrics.orphans(orphans.size)
     yield* addAll(touched)
     isLoaded = true
@@ -484,7 +438,7 @@ export const make = Effect.fnUntraced(function* (options: ControllerOptions) {
     look: Effect.andThen(look, drained),
     changes: Stream.fromPubSub(changes),
     resources: statuses.all,
-    problems: () => problems,
+    problems: inventory.problems,
     superseded: Deferred.await(superseded)
   })
 })
