@@ -2,7 +2,7 @@
 import { access, cp, mkdir, readFile, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { join } from "node:path"
-import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest"
 import { run } from "../cli/Run.ts"
 import { send } from "../server/Requests.ts"
 import { removeFolder, root, startDev, temporaryFolder } from "./Dev.ts"
@@ -15,6 +15,15 @@ beforeAll(async () => {
 })
 afterAll(() => removeFolder(data))
 
+/** One that ends with its test, whatever becomes of that: the next one has the same folder. */
+const started = async (options: Parameters<typeof startDev>[0]) => {
+  const dev = await startDev(options)
+  onTestFinished(async () => {
+    await dev.end("SIGTERM")
+  })
+  return dev
+}
+
 const there = (file: string) =>
   access(file).then(
     () => true,
@@ -23,7 +32,7 @@ const there = (file: string) =>
 
 describe("velocity dev", () => {
   it.each(["SIGINT", "SIGTERM"] as const)("ends with 0 on %s and leaves nothing running", async (signal) => {
-    const dev = await startDev({ data, manifests })
+    const dev = await started({ data, manifests })
     expect((await send(dev.ready.api, "/readyz")).status).toBe(200)
     const pid = Number(JSON.parse(await readFile(join(data, "dev.json"), "utf8")).pid)
     expect(await dev.end(signal)).toEqual({ code: 0, signal: null })
@@ -33,7 +42,7 @@ describe("velocity dev", () => {
   })
 
   it("keeps its data, its key and its token from start to start, after a kill -9 too", async () => {
-    const first = await startDev({ data, manifests })
+    const first = await started({ data, manifests })
     const made = await send(first.ready.api, "/api/acme/geo/atlas/country/v1", {
       method: "POST",
       token: first.ready.token,
@@ -46,7 +55,7 @@ describe("velocity dev", () => {
     expect(beside.err).toMatch(/^velocity: .*another/mu)
     expect((await send(first.ready.api, "/readyz")).status).toBe(200)
     await first.end("SIGKILL")
-    const second = await startDev({ data, manifests })
+    const second = await started({ data, manifests })
     const kept = await send(second.ready.api, String(made.headers.location), { token: first.ready.token })
     expect([kept.status, kept.json]).toEqual([200, made.json])
     // what was applied is applied no more
@@ -80,7 +89,7 @@ describe("velocity dev", () => {
     await cp(manifests, typos, { recursive: true })
     const file = join(typos, "geo.yaml")
     await writeFile(file, (await readFile(file, "utf8")).replace("\n  fields:", "\n  feilds:"))
-    const dev = await startDev({ data, manifests: typos })
+    const dev = await started({ data, manifests: typos })
     expect(dev.log().match(/feilds/gu)).toHaveLength(2)
     expect(dev.log()).toMatch(
       /! geo\.yaml:[0-9]+:[0-9]+: \/spec\/feilds: there is no key feilds here; did you mean fields\?/u
@@ -92,7 +101,7 @@ describe("velocity dev", () => {
   it("serves a folder that is empty", async () => {
     const empty = join(data, "no manifests")
     await mkdir(empty)
-    const dev = await startDev({ data, manifests: empty })
+    const dev = await started({ data, manifests: empty })
     expect((await send(dev.ready.api, "/readyz")).status).toBe(200)
     expect(await dev.end("SIGINT")).toEqual({ code: 0, signal: null })
   })
