@@ -3,9 +3,9 @@
  *
  * A list says what there is, a watch from its resource version what happened since; bookmarks move that version on where
  * nothing happened, so that a watch that ends, or is cut, can go on from it. A version that has expired (410), a watch that
- * says nothing for longer than it may, several failures in a row, an API server that after a failure is at an older version
- * than ours (it was restored to the past, and would keep silent until it has come so far again), and half an hour without
- * a list each bring a new list, compared with what was known.
+ * says nothing for longer than it may, several failures in a row, an API server that after a failure has not the newest
+ * object that is known (it changed, or etcd was restored to the past), and half an hour without a list each bring a new
+ * list, compared with what was known.
  * So a change can come late and cannot be missed.
  */
 import { Clock, Data, Duration, Effect, Metric, Random, Stream } from "effect"
@@ -196,12 +196,25 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
         )
     })
 
-    /** Fails where the API server has not come to a version that it once told. */
-    const isStillThere = Effect.fnUntraced(function* (version: string) {
-      const page = (yield* kube.request({ method: "GET", path: options.path, query: { limit: "1" } })) as List
-      if (BigInt(page.metadata?.resourceVersion ?? "0") < BigInt(version)) {
-        return yield* new Relist({ why: "the API server was restored to the past" })
-      }
+    /**
+     * The version to go on from after a failure. Versions alone do not tell a history from another: a restored etcd goes on
+     * counting from where it was. The newest object that is known does: who has it in that version has all that led to it.
+     */
+    const sureOf = Effect.gen(function* () {
+      const newest = [...known.values()].reduce<KubeObject | undefined>(
+        (a, b) => (a !== undefined && BigInt(a.metadata.resourceVersion) > BigInt(b.metadata.resourceVersion) ? a : b),
+        undefined
+      )
+      if (newest === undefined) return yield* new Relist({ why: "nothing is known to go on from" })
+      const { name, namespace, resourceVersion, uid } = newest.metadata
+      const fieldSelector = [
+        `metadata.name=${name}`,
+        ...(namespace === undefined ? [] : [`metadata.namespace=${namespace}`])
+      ].join(",")
+      const page = (yield* kube.request({ method: "GET", path: options.path, query: { fieldSelector } })) as List
+      const is = page.items?.[0]?.metadata
+      if (is?.uid === uid && is.resourceVersion === resourceVersion) return resourceVersion
+      return yield* new Relist({ why: "what was newest is another by now" })
     })
 
     /** One list and the watches that go on from it, until a new list is due. */
@@ -212,12 +225,12 @@ export const run = (options: ListWatchOptions): Effect.Effect<never, never, Kube
         error.reason === "Expired" || failures >= patience ? Effect.fail(error) : failed(error)
       let isInDoubt: boolean = false
       while (performance.now() - listedAt < relistAfter) {
-        const from = version
-        const asked: Effect.Effect<void, Relist | KubeError> = isInDoubt ? isStillThere(from) : Effect.void
-        const watched = watch(from, (seen) => {
-          version = seen
-        })
-        isInDoubt = yield* Effect.andThen(asked, watched).pipe(
+        const from: Effect.Effect<string, Relist | KubeError> = isInDoubt ? sureOf : Effect.succeed(version)
+        const watched = (since: string) =>
+          watch(since, (seen) => {
+            version = seen
+          })
+        isInDoubt = yield* Effect.flatMap(from, watched).pipe(
           Effect.as(false),
           Effect.catchTag("KubeError", (error) => Effect.as(onceMore(error), true))
         )

@@ -186,7 +186,9 @@ layer(Layer.empty, { excludeTestServices: true })("every kind", (it) => {
       expect(shown.find((line) => line.startsWith("thing "))).toMatch(/ sunset +True +Provisioned /u)
       expect(shown.find((line) => line.startsWith("thing-v2"))).toMatch(/\/v2 +True +Provisioned /u)
       const wide = lines(yield* ok("get", "vsd", ...namespace, "-o", "wide"))
-      expect(wide[0]).toMatch(/^NAME +PATH +STAGE +PHASE +TABLE +RECORDS +SERVING +SUCCESSOR +SUNSET +READY +REASON +AGE$/u)
+      expect(wide[0]).toMatch(
+        /^NAME +PATH +STAGE +PHASE +TABLE +RECORDS +SERVING +SUCCESSOR +SUNSET +READY +REASON +AGE$/u
+      )
       expect(wide.find((line) => line.startsWith("thing "))).toMatch(
         new RegExp(` sunset +Provisioned +${org}_shop_eu.thing_v1 +0 +True +v2 +2099-06-30T12:00:00Z +True `, "u")
       )
