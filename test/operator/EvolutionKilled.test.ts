@@ -29,7 +29,9 @@ const before = [
 const after = [
   { name: "n", type: "number", precision: 20, scale: 2, indexed: true, required: true },
   { name: "kept", type: "string", unique: true },
-  { name: "now", type: "string", maxLength: 10, renamedFrom: ["old"] }
+  { name: "now", type: "string", maxLength: 10, renamedFrom: ["old"] },
+  { name: "made", type: "string", required: true, backfill: "self.kept + '!'" },
+  { name: "given", type: "integer", required: true, default: 7 }
 ]
 
 const definition = (org: string, domain: string, fields: unknown, approved?: string) =>
